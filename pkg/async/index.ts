@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Waiting, retrying and background work, each bound to an AbortSignal. */
+export { type BackoffOptions, createBackoff, sleep } from "./backoff.ts";
+export { createSemaphore, type Semaphore } from "./semaphore.ts";
+export { createTaskGroup, type TaskGroup } from "./task-group.ts";
