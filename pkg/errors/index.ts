@@ -45,7 +45,8 @@ function ownMessage(error: unknown): string {
     const inner = error.errors.slice(0, 4).map((each) => ownMessage(each));
     return [error.message, ...inner].filter((text) => text !== "").join("; ");
   }
-  if (error instanceof Error) return error.message !== "" ? error.message : (systemErrorCode(error) ?? error.name);
+  if (error instanceof Error)
+    return error.message !== "" ? error.message : (systemErrorCode(error) ?? error.name);
   return String(error);
 }
 

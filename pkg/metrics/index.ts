@@ -41,7 +41,9 @@ export interface Metrics {
 
 export function createMetrics(): Metrics {
   const registry = new Registry();
-  const base = (options: InstrumentOptions): { name: string; help: string; labelNames: string[]; registers: Registry[] } => ({
+  const base = (
+    options: InstrumentOptions,
+  ): { name: string; help: string; labelNames: string[]; registers: Registry[] } => ({
     name: options.name,
     help: options.help,
     labelNames: [...(options.labels ?? [])],

@@ -31,8 +31,12 @@ const REGISTRY = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+
  *
  * @returns undefined when this is not a well-formed pull request; the answer is then 404 with an empty body.
  */
-export function parseDistributionPath(path: string, registry: string | undefined): DistributionRequest | undefined {
-  if (registry === undefined || registry.length > MAX_REGISTRY_LENGTH || !REGISTRY.test(registry)) return undefined;
+export function parseDistributionPath(
+  path: string,
+  registry: string | undefined,
+): DistributionRequest | undefined {
+  if (registry === undefined || registry.length > MAX_REGISTRY_LENGTH || !REGISTRY.test(registry))
+    return undefined;
   if (!path.startsWith("/v2/")) return undefined;
   const lastSlash = path.lastIndexOf("/");
   const kindSlash = path.lastIndexOf("/", lastSlash - 1);
@@ -44,13 +48,24 @@ export function parseDistributionPath(path: string, registry: string | undefined
   if (section === "manifests") {
     if (isDigest(reference)) return byDigest("manifest", registry, repository, reference);
     if (!TAG.test(reference)) return undefined;
-    return { kind: "manifest", tag: reference, registry, repository, key: `${registry}/${repository}:${reference}` };
+    return {
+      kind: "manifest",
+      tag: reference,
+      registry,
+      repository,
+      key: `${registry}/${repository}:${reference}`,
+    };
   }
   if (section === "blobs" && isDigest(reference)) return byDigest("blob", registry, repository, reference);
   return undefined;
 }
 
-function byDigest(kind: ContentKind, registry: string, repository: string, digest: Digest): DistributionRequest {
+function byDigest(
+  kind: ContentKind,
+  registry: string,
+  repository: string,
+  digest: Digest,
+): DistributionRequest {
   return { kind, digest, registry, repository, key: digest };
 }
 

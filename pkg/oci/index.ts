@@ -6,13 +6,14 @@
  * and, where they are silent, what Spegel does on the wire.
  */
 export { type Digest, digestAlgorithm, digestHex, isDigest, parseDigest, sha256Digest } from "./digest.ts";
-export { type DistributionErrorCode, distributionErrorBody } from "./error-body.ts";
 export {
   type ContentKind,
   type DistributionRequest,
   type DistributionTarget,
   parseDistributionPath,
 } from "./distribution.ts";
+export { type DistributionErrorCode, distributionErrorBody } from "./error-body.ts";
+export { OCIError, type OCIErrorCode } from "./errors.ts";
 export {
   childrenOf,
   type Descriptor,
@@ -24,4 +25,3 @@ export {
   parseManifest,
 } from "./manifest.ts";
 export { type ImageReference, parseImageReference, parseRegistryURL } from "./reference.ts";
-export { OCIError, type OCIErrorCode } from "./errors.ts";

@@ -16,7 +16,12 @@ const DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json";
 
 /** The four types that are served as manifests, in the order in which they are accepted from peers. */
-export const MANIFEST_MEDIA_TYPES: readonly string[] = [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST];
+export const MANIFEST_MEDIA_TYPES: readonly string[] = [
+  OCI_MANIFEST,
+  DOCKER_MANIFEST,
+  OCI_INDEX,
+  DOCKER_LIST,
+];
 
 export function isManifestMediaType(mediaType: string): boolean {
   return MANIFEST_MEDIA_TYPES.includes(mediaType);
@@ -55,7 +60,11 @@ function mediaTypeOf(document: unknown): string {
   if (document["schemaVersion"] === 2 && typeof declared === "string" && isToken(declared)) return declared;
   if (Array.isArray(document["manifests"])) return OCI_INDEX;
   if (isRecord(document["config"]) && Array.isArray(document["layers"])) return OCI_MANIFEST;
-  if (typeof document["architecture"] === "string" && typeof document["os"] === "string" && "rootfs" in document) {
+  if (
+    typeof document["architecture"] === "string" &&
+    typeof document["os"] === "string" &&
+    "rootfs" in document
+  ) {
     return OCI_CONFIG;
   }
   return MEDIA_TYPE_OCTET_STREAM;
@@ -63,7 +72,9 @@ function mediaTypeOf(document: unknown): string {
 
 // The declared type becomes a response header: only what a media type may look like (RFC 6838 names).
 function isToken(text: string): boolean {
-  return text.length <= 255 && /^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*\/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*$/.test(text);
+  return (
+    text.length <= 255 && /^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*\/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*$/.test(text)
+  );
 }
 
 /** An index or manifest, reduced to what it points at. */
@@ -87,7 +98,10 @@ export function parseManifest(bytes: Uint8Array): ParsedManifest | undefined {
   if (!Array.isArray(children)) throw invalid(`"${listed}" is not an array`);
   if (children.length > MAX_CHILDREN) throw invalid(`"${listed}" has more than ${MAX_CHILDREN} entries`);
   const all: unknown[] = listed === "layers" ? [document["config"], ...children] : children;
-  return { mediaType, children: all.filter((each) => each !== undefined).map((each, i) => parseDescriptor(each, i)) };
+  return {
+    mediaType,
+    children: all.filter((each) => each !== undefined).map((each, i) => parseDescriptor(each, i)),
+  };
 }
 
 /** The descriptors an index or manifest points at; none for any other content. @throws as parseManifest */
@@ -98,11 +112,16 @@ export function childrenOf(bytes: Uint8Array): readonly Descriptor[] {
 function parseDescriptor(value: unknown, index: number): Descriptor {
   if (!isRecord(value)) throw invalid(`descriptor ${index} is not an object`);
   const { digest, size, mediaType } = value;
-  if (typeof digest !== "string" || !isDigest(digest)) throw invalid(`descriptor ${index} has no valid digest`);
+  if (typeof digest !== "string" || !isDigest(digest))
+    throw invalid(`descriptor ${index} has no valid digest`);
   if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 0) {
     throw invalid(`descriptor ${index} has no valid size`);
   }
-  return { digest, sizeBytes: size, mediaType: typeof mediaType === "string" ? mediaType : MEDIA_TYPE_OCTET_STREAM };
+  return {
+    digest,
+    sizeBytes: size,
+    mediaType: typeof mediaType === "string" ? mediaType : MEDIA_TYPE_OCTET_STREAM,
+  };
 }
 
 function invalid(reason: string): OCIError {

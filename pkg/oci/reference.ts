@@ -19,13 +19,17 @@ export interface ImageReference {
  */
 export function parseImageReference(text: string): ImageReference {
   const fail = (reason: string): never => {
-    throw new OCIError({ code: "OCI_REFERENCE_INVALID", message: `image name "${text.slice(0, 300)}" ${reason}` });
+    throw new OCIError({
+      code: "OCI_REFERENCE_INVALID",
+      message: `image name "${text.slice(0, 300)}" ${reason}`,
+    });
   };
   if (text.includes("://")) return fail("must not contain a scheme");
   const slash = text.indexOf("/");
   if (slash <= 0) return fail("has no registry; expected registry/repository[:tag][@digest]");
   const registry = text.slice(0, slash);
-  if (!isRegistryHost(registry)) return fail(`does not start with a registry host ("${registry.slice(0, 80)}")`);
+  if (!isRegistryHost(registry))
+    return fail(`does not start with a registry host ("${registry.slice(0, 80)}")`);
 
   let rest = text.slice(slash + 1);
   let digest: Digest | undefined;
@@ -71,7 +75,10 @@ function isRegistryHost(text: string): boolean {
  */
 export function parseRegistryURL(text: string): { readonly url: URL; readonly host: string } {
   const fail = (reason: string): never => {
-    throw new OCIError({ code: "OCI_REGISTRY_URL_INVALID", message: `registry URL "${text.slice(0, 300)}" ${reason}` });
+    throw new OCIError({
+      code: "OCI_REGISTRY_URL_INVALID",
+      message: `registry URL "${text.slice(0, 300)}" ${reason}`,
+    });
   };
   const url = URL.canParse(text) ? new URL(text) : fail("is not a URL; expected https://host[:port]");
   if (url.protocol !== "http:" && url.protocol !== "https:") return fail("must use http or https");

@@ -27,7 +27,10 @@ export function describeRouterCompliance(name: string, open: () => Promise<Route
       await using pair = await open();
       const key = `sha256:${randomUUID()}`;
       await pair.a.advertise([key], { signal });
-      const [peer, ...others] = await eventually(() => find(pair.b, key), (peers) => peers.length > 0);
+      const [peer, ...others] = await eventually(
+        () => find(pair.b, key),
+        (peers) => peers.length > 0,
+      );
       assert.deepEqual(others, []);
       assert.ok(peer?.addresses.includes(pair.addressOfA), `addresses are ${peer?.addresses.join(", ")}`);
     });
@@ -49,7 +52,10 @@ export function describeRouterCompliance(name: string, open: () => Promise<Route
       const key = `sha256:${randomUUID()}`;
       assert.deepEqual(await find(pair.b, key), []);
       await pair.a.advertise([key], { signal });
-      await eventually(() => find(pair.b, key), (peers) => peers.length === 1);
+      await eventually(
+        () => find(pair.b, key),
+        (peers) => peers.length === 1,
+      );
     });
 
     it("accepts the same key twice and an empty list", async () => {
@@ -58,7 +64,10 @@ export function describeRouterCompliance(name: string, open: () => Promise<Route
       await pair.a.advertise([key, key], { signal });
       await pair.a.advertise([key], { signal });
       await pair.a.advertise([], { signal });
-      await eventually(() => find(pair.b, key), (peers) => peers.length === 1);
+      await eventually(
+        () => find(pair.b, key),
+        (peers) => peers.length === 1,
+      );
     });
 
     it("ignores the withdrawal of a key it does not know", async () => {
@@ -78,7 +87,10 @@ export function describeRouterCompliance(name: string, open: () => Promise<Route
       await using pair = await open();
       const key = `sha256:${randomUUID()}`;
       await pair.a.advertise([key], { signal });
-      await eventually(() => find(pair.b, key), (peers) => peers.length === 1);
+      await eventually(
+        () => find(pair.b, key),
+        (peers) => peers.length === 1,
+      );
       const all = await Promise.all(Array.from({ length: 32 }, () => find(pair.b, key)));
       assert.ok(all.every((peers) => peers.length === 1));
     });
@@ -86,12 +98,17 @@ export function describeRouterCompliance(name: string, open: () => Promise<Route
 }
 
 /** Repeats `ask` until `accept` holds; the test's own time limit bounds it. */
-export async function eventually<T>(ask: () => Promise<T> | T, accept: (value: T) => boolean, limitMs = 20_000): Promise<T> {
+export async function eventually<T>(
+  ask: () => Promise<T> | T,
+  accept: (value: T) => boolean,
+  limitMs = 20_000,
+): Promise<T> {
   const deadline = performance.now() + limitMs;
   for (;;) {
     const value = await ask();
     if (accept(value)) return value;
-    if (performance.now() > deadline) assert.fail(`not reached within ${limitMs} ms; last value: ${JSON.stringify(value)}`);
+    if (performance.now() > deadline)
+      assert.fail(`not reached within ${limitMs} ms; last value: ${JSON.stringify(value)}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

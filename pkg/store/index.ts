@@ -55,7 +55,9 @@ export interface Inventory {
  * A hint that the inventory changed. Hints may be lost, doubled or late: whoever needs the truth takes the
  * inventory again. `added` names content that is complete and can be served now.
  */
-export type StoreChange = { readonly kind: "added"; readonly content: ContentEntry } | { readonly kind: "changed" };
+export type StoreChange =
+  | { readonly kind: "added"; readonly content: ContentEntry }
+  | { readonly kind: "changed" };
 
 export interface ContentStore {
   /** For logs and metrics: `memory`, `oci-layout`, `containerd`. */
