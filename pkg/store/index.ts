@@ -92,6 +92,9 @@ export interface WritableContentStore extends ContentStore {
   tag(name: string, digest: Digest, options: { readonly signal: AbortSignal }): Promise<void>;
 }
 
+export { type BlobFiles, createBlobFiles } from "./blob-file.ts";
+export { type ChangeFeed, createChangeFeed } from "./change-feed.ts";
 export { StoreError, type StoreErrorCode } from "./errors.ts";
-export { createMemoryStore } from "./memory.ts";
-export { openOCILayoutStore } from "./oci-layout.ts";
+export { createMemoryStore, type MemoryStore } from "./memory.ts";
+export { type OCILayoutOptions, openOCILayoutStore } from "./oci-layout.ts";
+export { mergeOrigin } from "./origins.ts";
