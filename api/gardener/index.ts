@@ -1,3 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The fields this project uses of Gardener's resources; all other fields pass through untouched. */
 export type * from "./meta.ts";
+export type * from "./operating-system-config.ts";

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /** JSON as it comes from the API server. Fields of newer API versions survive because objects are never rebuilt. */
-export type JSONValue = string | number | boolean | null | readonly JSONValue[] | { readonly [key: string]: JSONValue };
+export type JSONValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly JSONValue[]
+  | { readonly [key: string]: JSONValue };
 
 /** The part of `metadata` (meta/v1 ObjectMeta) that is used here. */
 export interface ObjectMeta {
