@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Hash } from "node:crypto";
+import type { PeerConnection } from "./peer-connection.ts";
+
+/** The part of a body that was not taken yet; shared by the ways to take it. */
+export interface PeerBody {
+  readonly connection: PeerConnection;
+  /** Bytes that came together with the head. */
+  early: Buffer;
+  /** Body bytes that were not received yet, without `early`; Infinity when the body lasts until the connection closes. */
+  unread: number;
+  /** False once more arrived than the body has, or it ended early: the connection cannot be used again. */
+  sound: boolean;
+}
+
+export interface ReadAllOptions {
+  readonly limitBytes: number;
+  readonly signal: AbortSignal;
+  /** Longest time without a byte; default 5 s. */
+  readonly stallTimeoutMs?: number;
+}
+
+export interface RelayOptions {
+  /** How many body bytes the client is to get. */
+  readonly lengthBytes: number;
+  readonly signal: AbortSignal;
+  /** Longest silence of the peer while we wait for it. Time in which the client takes nothing does not count. */
+  readonly stallTimeoutMs: number;
+  /** Longest time in which the client may take nothing; default 60 s. */
+  readonly clientStallTimeoutMs?: number;
+  /** Gets every byte that goes to the client, in order. */
+  readonly hash?: Hash;
+}

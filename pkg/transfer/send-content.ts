@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { ServerResponse } from "node:http";
+import { type ByteRange, type ByteSource, checkRange } from "./byte-source.ts";
+import { type Client, claimClient, cutResponse, endResponse, responseClient, writeBlock } from "./client.ts";
+import { kernelCalls } from "./kernel-calls.ts";
+import type { TransferOutcome } from "./outcome.ts";
+import { readBlock } from "./read-file.ts";
+import { bytesLeft, offset, type Sending, sendRing } from "./send-ring.ts";
+import { sendBySendfile } from "./send-sendfile.ts";
+import { createTransferWatch, DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer-watch.ts";
+
+const KIB = 1024;
+/** Up to here head and body leave in one write. */
+const SMALL_BYTES = 32 * KIB;
+/** Content in memory is handed on in pieces, so that a slow client's progress is seen. */
+const MEMORY_BLOCK_BYTES = 256 * KIB;
+
+export interface SendOptions {
+  readonly signal: AbortSignal;
+  /** Longest wait for one read of the file; default none. The response is cut then, the promise settles when the read returned. */
+  readonly stallTimeoutMs?: number;
+  /** Longest time in which a client may take nothing; default 60 s. */
+  readonly clientStallTimeoutMs?: number;
+  /** How a file is sent: by sendfile(2) where possible (default), or always by reading it into a ring of buffers. */
+  readonly method?: "sendfile" | "ring";
+}
+
+/**
+ * Sends a part of a local content as the body of `response`. The head, with its Content-Length, was given by
+ * `response.writeHead`; nothing of the body was written yet. The server must not have a `timeout` on its sockets.
+ *
+ * It settles when the last byte was handed to the kernel and the response ended, or else when the response was cut.
+ * In both cases the content is not in use any more and may be closed.
+ *
+ * @throws TransferError TRANSFER_RANGE_INVALID; nothing was sent then
+ */
+export async function sendContent(
+  content: ByteSource,
+  range: ByteRange,
+  response: ServerResponse,
+  options: SendOptions,
+): Promise<TransferOutcome> {
+  checkRange(range, content.sizeBytes);
+  const small = range.end - range.start < SMALL_BYTES;
+  const client = small ? responseClient(response) : await claimClient(response, options.signal);
+  if (client === undefined || !client.writable || options.signal.aborted) {
+    cutResponse(response);
+    return { bytes: 0, ended: options.signal.aborted ? "aborted" : "client-gone" };
+  }
+  const sending = startSending(range, response, client, options);
+  try {
+    if (small) await sendSmall(sending, content, response);
+    else {
+      await sendBlocks(sending, content, options.method ?? "sendfile");
+      await finish(sending, response, undefined);
+    }
+  } catch {
+    sending.watch.end("source-failed"); // unless it ended before: then the failure only followed from that
+  }
+  return { bytes: sending.bytes, ended: sending.watch.ended ?? "source-failed" };
+}
+
+function startSending(
+  range: ByteRange,
+  response: ServerResponse,
+  client: Client,
+  options: SendOptions,
+): Sending {
+  const watch = createTransferWatch({
+    client,
+    signal: options.signal,
+    stallTimeoutMs: options.stallTimeoutMs ?? Number.POSITIVE_INFINITY,
+    clientStallTimeoutMs: options.clientStallTimeoutMs ?? DEFAULT_CLIENT_STALL_TIMEOUT_MS,
+    onEnd(reason) {
+      // Closing the socket also calls back every pending write, so nothing waits for a client that is gone.
+      if (reason !== "complete") cutResponse(response);
+    },
+  });
+  return { range, client, watch, bytes: 0 };
+}
+
+async function sendSmall(sending: Sending, content: ByteSource, response: ServerResponse): Promise<void> {
+  const { start, end } = sending.range;
+  const body =
+    content.kind === "memory" ? content.bytes.subarray(start, end + 1) : await readSmall(sending, content.fd);
+  if (sending.watch.ended !== undefined) return;
+  await finish(sending, response, body);
+  if (sending.watch.ended === "complete") sending.bytes = body.length;
+}
+
+/** From the page cache at once where that can be asked for, else on the thread pool. */
+async function readSmall(sending: Sending, fd: number): Promise<Uint8Array> {
+  const lengthBytes = bytesLeft(sending);
+  const body = Buffer.allocUnsafe(lengthBytes);
+  let position = Math.max(0, kernelCalls()?.readCached(fd, body, lengthBytes, sending.range.start) ?? 0);
+  sending.watch.waitFor("source");
+  while (position < lengthBytes) {
+    const rest = body.subarray(position);
+    position += await readBlock(fd, rest, rest.length, sending.range.start + position);
+  }
+  return body;
+}
+
+async function sendBlocks(sending: Sending, content: ByteSource, method: "sendfile" | "ring"): Promise<void> {
+  if (content.kind === "memory") return sendMemory(sending, content.bytes);
+  const kernel = method === "sendfile" ? kernelCalls() : undefined;
+  if (kernel !== undefined) await sendBySendfile(sending, content.fd, kernel);
+  // All of it without node:ffi and over TLS; the rest when the file system cannot do sendfile.
+  await sendRing(sending, content.fd, Number.POSITIVE_INFINITY);
+}
+
+async function sendMemory(sending: Sending, bytes: Uint8Array): Promise<void> {
+  const { client, watch } = sending;
+  while (bytesLeft(sending) > 0 && watch.ended === undefined) {
+    const position = offset(sending);
+    const block = bytes.subarray(position, position + Math.min(MEMORY_BLOCK_BYTES, bytesLeft(sending)));
+    watch.waitFor("client");
+    if (await writeBlock(client, block)) sending.bytes += block.length;
+    else watch.end("client-gone");
+  }
+}
+
+/** Ends the response and waits until the kernel has all of it. */
+async function finish(
+  sending: Sending,
+  response: ServerResponse,
+  lastBytes: Uint8Array | undefined,
+): Promise<void> {
+  const { watch } = sending;
+  if (watch.ended !== undefined) return;
+  watch.waitFor("client");
+  const { promise, resolve } = Promise.withResolvers<void>();
+  response.once("finish", () => {
+    watch.end("complete");
+    resolve();
+  });
+  watch.signal.addEventListener("abort", () => resolve(), { once: true });
+  if (lastBytes === undefined) endResponse(response);
+  else response.end(lastBytes);
+  await promise;
+}
