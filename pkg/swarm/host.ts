@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+import { identify } from "@libp2p/identify";
+import type { Connection, Ed25519PrivateKey, Libp2p, PeerId, Stream } from "@libp2p/interface";
+import { type KadDHTComponents, kadDHT, passthroughMapper } from "@libp2p/kad-dht";
+import { noise } from "@libp2p/noise";
+import { peerIdFromPrivateKey } from "@libp2p/peer-id";
+import { ping } from "@libp2p/ping";
+import { tcp } from "@libp2p/tcp";
+import { yamux } from "@libp2p/yamux";
+import { type Multiaddr, multiaddr } from "@multiformats/multiaddr";
+import { createLibp2p } from "libp2p";
+import type { AddressPolicy, RouterAddress } from "./address-policy.ts";
+import { type Contact, contactOf } from "./contact.ts";
+import { SwarmError } from "./errors.ts";
+import { type Endpoint, formatEndpoint, parseEndpoint } from "./ip-address.ts";
+
+/** Spegel's DHT: the prefix `/spegel` and the protocol of libp2p's Kademlia. */
+export const KAD_PROTOCOL = "/spegel/kad/1.0.0";
+
+/** The libp2p node: connections, identities, and the routing table of kad-dht. The messages are served and asked elsewhere in this package. */
+export interface Host extends AsyncDisposable {
+  readonly self: Contact;
+  /** Where other nodes reach this one. */
+  endpoints(): Endpoint[];
+  /** The routing table: nodes that were alive when they entered it. */
+  contacts(): Iterable<Contact>;
+  contact(id: string): Contact | undefined;
+  /** A stream of the protocol, over an existing connection or a new one. */
+  openStream(contact: Contact, options: { readonly signal: AbortSignal }): Promise<Stream>;
+  /** Connects to an address; the node there may have any id unless the address names one. Resolves with its id. */
+  connect(addresses: readonly string[], options: { readonly signal: AbortSignal }): Promise<string>;
+  /** Dials a node of the table that left or failed; takes it out when it is gone. False when it is. */
+  verify(contact: Contact, options: { readonly signal: AbortSignal }): Promise<boolean>;
+}
+
+export interface HostEvents {
+  /** A node entered the routing table. */
+  joined(contact: Contact): void;
+  /** A node left the routing table. */
+  left(contact: Contact): void;
+  /** A connection to a node opened or the last one closed. */
+  connected(peer: PeerId): void;
+  disconnected(peer: PeerId): void;
+}
+
+/** The part of kad-dht's routing table that is used here; its type declaration shows the size alone. */
+interface RoutingTable extends EventTarget {
+  remove(peer: PeerId): Promise<void>;
+}
+
+export interface HostOptions {
+  readonly privateKey: Ed25519PrivateKey;
+  readonly listen: RouterAddress;
+  readonly policy: AddressPolicy;
+  /** Answers an inbound stream of the protocol. */
+  readonly serve: (stream: Stream, connection: Connection) => void;
+  readonly events: HostEvents;
+  /** All connections. Default 500: a table of 20-node buckets rarely holds more, further ones are closed, least useful first. */
+  readonly maxConnections?: number;
+}
+
+const MAX_CONNECTIONS = 500;
+/**
+ * New connections from one IP address in a second. The stock value of 5 counts pods behind one address and a restarting
+ * node as an attack; Go's limits of that kind keep IPv6 clusters within one /56 from forming at all.
+ */
+const MAX_NEW_CONNECTIONS_PER_SECOND = 100;
+const MAX_PENDING_CONNECTIONS = 200;
+const MAX_STREAMS_PER_CONNECTION = 64;
+const DIAL_TIMEOUT_MS = 5_000;
+
+/** @throws SwarmError SWARM_LISTEN_FAILED when the address cannot be listened on. */
+export async function openHost(options: HostOptions): Promise<Host> {
+  const { policy, events } = options;
+  const self = contactOf(peerIdFromPrivateKey(options.privateKey));
+  const table = new Map<string, Contact>();
+
+  const node = await createLibp2p({
+    privateKey: options.privateKey,
+    start: false,
+    nodeInfo: { name: "registry-spegel", version: "1", userAgent: "registry-spegel" },
+    addresses: {
+      listen: listenAddresses(options.listen),
+      announceFilter: (listening) => announce(policy, listening),
+    },
+    transports: [tcp({ maxConnections: MAX_CONNECTIONS * 2 })],
+    // Noise alone is understood by Go peers, at one more round trip per connection than TLS; TLS would cost
+    // another 9 MB of memory for its X.509 code.
+    connectionEncrypters: [noise()],
+    streamMuxers: [
+      yamux({
+        maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
+        maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
+      }),
+    ],
+    connectionManager: {
+      maxConnections: options.maxConnections ?? MAX_CONNECTIONS,
+      inboundConnectionThreshold: MAX_NEW_CONNECTIONS_PER_SECOND,
+      maxIncomingPendingConnections: MAX_PENDING_CONNECTIONS,
+      maxParallelDials: 50,
+      maxDialQueueLength: 500,
+      maxPeerAddrsToDial: 8,
+      dialTimeout: DIAL_TIMEOUT_MS,
+      addressDialTimeout: 2_000,
+      inboundUpgradeTimeout: DIAL_TIMEOUT_MS,
+    },
+    connectionGater: {
+      denyDialMultiaddr: (address) => !mayDial(policy, address),
+      filterMultiaddrForPeer: (peer, address) => peer.equals(self.peerId) || mayDial(policy, address),
+    },
+    services: {
+      identify: identify(),
+      ping: ping({ maxInboundStreams: 8, maxOutboundStreams: 8 }),
+      dht: (components) =>
+        kadDHT({
+          protocol: KAD_PROTOCOL,
+          clientMode: false,
+          peerInfoMapper: passthroughMapper,
+          allowQueryWithZeroPeers: true,
+          alpha: 3,
+          disjointPaths: 1,
+          maxInboundStreams: 32,
+          maxOutboundStreams: 32,
+        })(withOwnServer(components as unknown as KadDHTComponents, options.serve)),
+    },
+  });
+
+  const routingTable = (node.services.dht as unknown as { readonly routingTable: RoutingTable }).routingTable;
+  routingTable.addEventListener("peer:add", (event) => {
+    const contact = contactOf((event as CustomEvent<PeerId>).detail);
+    table.set(contact.id, contact);
+    void describe(node, contact).then((described) => {
+      if (!table.has(contact.id)) return;
+      table.set(contact.id, described);
+      events.joined(described);
+    });
+  });
+  routingTable.addEventListener("peer:remove", (event) => {
+    const contact = contactOf((event as CustomEvent<PeerId>).detail);
+    if (table.delete(contact.id)) events.left(contact);
+  });
+  node.addEventListener("peer:update", (event) => {
+    const known = table.get(contactOf(event.detail.peer.id).id);
+    if (known === undefined) return;
+    const endpoints = usableEndpoints(
+      policy,
+      event.detail.peer.addresses.map((each) => each.multiaddr),
+    );
+    table.set(known.id, contactOf(known.peerId, endpoints));
+  });
+  node.addEventListener("peer:connect", (event) => events.connected(event.detail));
+  node.addEventListener("peer:disconnect", (event) => events.disconnected(event.detail));
+
+  async function describe(of: Libp2p, contact: Contact): Promise<Contact> {
+    try {
+      const peer = await of.peerStore.get(contact.peerId);
+      return contactOf(
+        contact.peerId,
+        usableEndpoints(
+          policy,
+          peer.addresses.map((each) => each.multiaddr),
+        ),
+      );
+    } catch {
+      return contact; // forgotten in the meantime; the next update brings its addresses
+    }
+  }
+
+  try {
+    await node.start();
+  } catch (cause) {
+    throw new SwarmError({ code: "SWARM_LISTEN_FAILED", message: "cannot start the router", cause });
+  }
+
+  return {
+    self,
+    endpoints: () =>
+      node
+        .getMultiaddrs()
+        .map((address) => parseEndpoint(address.bytes))
+        .filter((endpoint) => endpoint !== undefined),
+    contacts: () => table.values(),
+    contact: (id) => table.get(id),
+    async openStream(contact, { signal }) {
+      const [open] = node.getConnections(contact.peerId).filter((connection) => connection.status === "open");
+      if (open !== undefined) return open.newStream(KAD_PROTOCOL, { signal });
+      return node.dialProtocol(dialTarget(contact), KAD_PROTOCOL, { signal });
+    },
+    async connect(addresses, { signal }) {
+      const connection = await node.dial(
+        addresses.map((address) => multiaddr(address)),
+        { signal },
+      );
+      return connection.remotePeer.toString();
+    },
+    async verify(contact, { signal }) {
+      try {
+        await node.dial(contact.peerId, { signal });
+        return true;
+      } catch {
+        await routingTable.remove(contact.peerId);
+        return false;
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      await node.stop();
+    },
+  };
+}
+
+/** kad-dht keeps the routing table; what it would register to answer the protocol is replaced before it is ever used. */
+function withOwnServer(components: KadDHTComponents, serve: HostOptions["serve"]): KadDHTComponents {
+  const registrar = new Proxy(components.registrar, {
+    get(target, property) {
+      if (property === "handle") {
+        const handle: typeof target.handle = (protocol, _stock, settings) =>
+          target.handle(protocol, serve, settings);
+        return handle;
+      }
+      const value: unknown = Reflect.get(target, property, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  return {
+    peerId: components.peerId,
+    privateKey: components.privateKey,
+    registrar,
+    addressManager: components.addressManager,
+    peerStore: components.peerStore,
+    connectionManager: components.connectionManager,
+    datastore: components.datastore,
+    events: components.events,
+    logger: components.logger,
+    ping: components.ping,
+  };
+}
+
+function listenAddresses(listen: RouterAddress): string[] {
+  const ips = listen.ip === undefined ? ["::", "0.0.0.0"] : [listen.ip];
+  return ips.map((ip) => formatEndpoint({ ip, port: listen.port }));
+}
+
+function announce(policy: AddressPolicy, listening: readonly Multiaddr[]): Multiaddr[] {
+  const endpoints = listening
+    .map((address) => parseEndpoint(address.bytes))
+    .filter((endpoint) => endpoint !== undefined);
+  return policy.announced(endpoints).map((endpoint) => multiaddr(formatEndpoint(endpoint)));
+}
+
+function usableEndpoints(policy: AddressPolicy, addresses: readonly Multiaddr[]): Endpoint[] {
+  return addresses
+    .map((address) => parseEndpoint(address.bytes))
+    .filter(
+      (endpoint) => endpoint !== undefined && policy.isUsable(endpoint) && !policy.isOwn(endpoint),
+    ) as Endpoint[];
+}
+
+/** Names are dialled for bootstrap peers that an operator wrote down; everything else must be an address where another node can be. */
+function mayDial(policy: AddressPolicy, address: Multiaddr): boolean {
+  const endpoint = parseEndpoint(address.bytes);
+  if (endpoint !== undefined) return policy.isUsable(endpoint) && !policy.isOwn(endpoint);
+  return address.getComponents()[0]?.name.startsWith("dns") === true;
+}
+
+function dialTarget(contact: Contact): PeerId | Multiaddr[] {
+  if (contact.endpoints.length === 0) return contact.peerId;
+  return contact.endpoints.map((endpoint) =>
+    multiaddr(`${formatEndpoint(endpoint)}/p2p/${contact.peerId.toString()}`),
+  );
+}

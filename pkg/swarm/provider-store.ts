@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Who else holds which key: the provider records that other nodes left here. Everything in it is bounded and ends by itself. */
+export interface ProviderStore {
+  /**
+   * Notes that `peer` holds `key` from now on for the validity time. False when there is no room: the store is full
+   * and the peer has its fair share already, or too many peers are known.
+   */
+  add(key: string, peer: string, info: Uint8Array): boolean;
+  /** The providers of a key whose record is still valid and that are reachable; in no particular order. */
+  find(key: string): ProviderPeer[];
+  /** Hides or shows all records of a peer, without forgetting them. Unknown peers are ignored. */
+  setReachable(peer: string, reachable: boolean): void;
+  hasPeer(peer: string): boolean;
+  /** Drops what has expired. */
+  sweep(): void;
+  readonly recordCount: number;
+  readonly peerCount: number;
+}
+
+export interface ProviderPeer {
+  /** The peer id's multihash as binary string. */
+  readonly id: string;
+  /** The encoded peer as it goes into a message: id and usable addresses. */
+  readonly info: Uint8Array;
+}
+
+export interface ProviderStoreOptions {
+  /** Life of a record in milliseconds. Default 19 min: Spegel's 15 min interval and twice 2 min delay. At most a day. */
+  readonly validityMs?: number;
+  /** All records together. Default 200,000, about 25 MB. */
+  readonly maxRecords?: number;
+  /** Peers with records. Default and maximum 2048. */
+  readonly maxPeers?: number;
+}
+
+const PROVIDER_VALIDITY_MS = 19 * 60_000;
+const MAX_RECORDS = 200_000;
+const MAX_PEERS = 2048;
+
+/**
+ * A record is one small integer, which V8 keeps without allocating: 11 bits for the peer's place in the table and
+ * 20 bits for the time in steps of 250 ms (which wraps after three days, more than any record lives). A key with one
+ * provider, the usual case, then costs the map entry and the key alone.
+ */
+const TIME_BITS = 20;
+const TIME_MASK = 2 ** TIME_BITS - 1;
+const TICK_MS = 250;
+
+interface Slot extends ProviderPeer {
+  info: Uint8Array;
+  reachable: boolean;
+  records: number;
+}
+
+export function createProviderStore(
+  deps: { readonly now: () => number },
+  options: ProviderStoreOptions = {},
+): ProviderStore {
+  const validityTicks = Math.ceil(Math.min(options.validityMs ?? PROVIDER_VALIDITY_MS, 86_400_000) / TICK_MS);
+  const maxRecords = options.maxRecords ?? MAX_RECORDS;
+  const maxPeers = Math.min(options.maxPeers ?? MAX_PEERS, MAX_PEERS);
+  const records = new Map<string, number | number[]>();
+  const slots: (Slot | undefined)[] = [];
+  const places = new Map<string, number>();
+  const freePlaces: number[] = [];
+  let recordCount = 0;
+
+  const nowTick = (): number => Math.floor(deps.now() / TICK_MS) & TIME_MASK;
+  const pack = (place: number, tick: number): number => (place << TIME_BITS) | tick;
+  const placeOf = (record: number): number => record >>> TIME_BITS;
+  const isValid = (record: number, tick: number): boolean => ((tick - record) & TIME_MASK) < validityTicks;
+
+  function placeFor(peer: string, info: Uint8Array): number | undefined {
+    const known = places.get(peer);
+    if (known !== undefined) {
+      const slot = slots[known] as Slot;
+      slot.reachable = true;
+      if (Buffer.compare(slot.info, info) !== 0) slot.info = Uint8Array.from(info);
+      return known;
+    }
+    if (places.size >= maxPeers) return undefined;
+    const place = freePlaces.pop() ?? slots.length;
+    slots[place] = { id: peer, info: Uint8Array.from(info), reachable: true, records: 0 };
+    places.set(peer, place);
+    return place;
+  }
+
+  function releaseIfEmpty(place: number): void {
+    const slot = slots[place];
+    if (slot === undefined || slot.records > 0) return;
+    places.delete(slot.id);
+    slots[place] = undefined;
+    freePlaces.push(place);
+  }
+
+  /** Keeps the records that `keep` accepts, in one pass over everything; peers without records are forgotten, except the one at `busyPlace`. */
+  function retain(keep: (record: number) => boolean, busyPlace?: number): void {
+    for (const [key, value] of records) {
+      const list = typeof value === "number" ? [value] : value;
+      const kept = list.filter(keep);
+      if (kept.length === list.length) continue;
+      for (const record of list) if (!kept.includes(record)) (slots[placeOf(record)] as Slot).records--;
+      recordCount -= list.length - kept.length;
+      if (kept.length === 0) records.delete(key);
+      else records.set(key, kept.length === 1 ? (kept[0] as number) : kept);
+    }
+    for (let place = 0; place < slots.length; place++) if (place !== busyPlace) releaseIfEmpty(place);
+  }
+
+  const fairShare = (): number => Math.floor(maxRecords / Math.max(places.size, 1));
+
+  /** Takes from the peers that hold more than their share, so that there is room for `place`; false when it has its share itself. */
+  function makeRoom(place: number): boolean {
+    const share = fairShare();
+    if ((slots[place] as Slot).records >= share) return false;
+    const surplus = slots.map((slot) => Math.max((slot?.records ?? 0) - share, 0));
+    if (surplus.every((count) => count === 0)) return false;
+    retain((record) => {
+      const owner = placeOf(record);
+      if (surplus[owner] === 0) return true;
+      (surplus[owner] as number)--;
+      return false;
+    }, place);
+    return recordCount < maxRecords;
+  }
+
+  return {
+    get recordCount() {
+      return recordCount;
+    },
+    get peerCount() {
+      return places.size;
+    },
+    hasPeer: (peer) => places.has(peer),
+    setReachable(peer, reachable) {
+      const place = places.get(peer);
+      if (place !== undefined) (slots[place] as Slot).reachable = reachable;
+    },
+    add(key, peer, info) {
+      const place = placeFor(peer, info);
+      if (place === undefined) return false;
+      const record = pack(place, nowTick());
+      const value = records.get(key);
+      if (typeof value === "number" && placeOf(value) === place) {
+        records.set(key, record);
+        return true;
+      }
+      if (typeof value === "object") {
+        const at = value.findIndex((each) => placeOf(each) === place);
+        if (at >= 0) {
+          value[at] = record;
+          return true;
+        }
+      }
+      if (recordCount >= maxRecords && !makeRoom(place)) {
+        releaseIfEmpty(place);
+        return false;
+      }
+      const others = records.get(key);
+      if (others === undefined) records.set(key, record);
+      else if (typeof others === "number") records.set(key, [others, record]);
+      else others.push(record);
+      (slots[place] as Slot).records++;
+      recordCount++;
+      return true;
+    },
+    find(key) {
+      const value = records.get(key);
+      if (value === undefined) return [];
+      const tick = nowTick();
+      const found: ProviderPeer[] = [];
+      for (const record of typeof value === "number" ? [value] : value) {
+        const slot = slots[placeOf(record)];
+        if (slot?.reachable === true && isValid(record, tick)) found.push(slot);
+      }
+      return found;
+    },
+    sweep() {
+      const tick = nowTick();
+      retain((record) => isValid(record, tick));
+    },
+  };
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { AddressPolicy } from "./address-policy.ts";
+import { type Contact, closest, createContact, distanceTo } from "./contact.ts";
+import { type Endpoint, parseEndpoint } from "./ip-address.ts";
+import { binaryString, kademliaIdOf } from "./key.ts";
+import type { PeerClient } from "./ports.ts";
+import { REPLICATION } from "./protocol/answer.ts";
+import { decodeMessage, decodePeer, encodeMessage, MessageType } from "./protocol/message.ts";
+
+export interface SearchDeps {
+  readonly client: PeerClient;
+  readonly policy: AddressPolicy;
+  /** The routing table. */
+  readonly contacts: () => Iterable<Contact>;
+  /** Own id as binary string, never asked. */
+  readonly selfId: string;
+  /** A node that did not answer: someone should look after it. */
+  readonly onSilent: (contact: Contact) => void;
+}
+
+export interface SearchOptions {
+  /** Nodes asked at a time. Default 5. */
+  readonly parallelism?: number;
+  /** The search is over when this many nodes nearest to the key have answered. Default 5. */
+  readonly resiliency?: number;
+  /** A node that needs longer no longer holds the search up; its answer still counts if it comes. Default 40 ms. */
+  readonly slowAfterMs?: number;
+  /** Nodes asked in one search at most. Default 40. */
+  readonly maxRequests?: number;
+}
+
+const PARALLELISM = 5;
+const RESILIENCY = 5;
+const SLOW_AFTER_MS = 40;
+const MAX_REQUESTS = 40;
+/** A search does not end before this many nodes have answered, as long as there are others that may. */
+const MIN_ANSWERS = 2;
+/** Closer nodes taken from one answer. */
+const MAX_CLOSER_PEERS = REPLICATION;
+
+type State = "new" | "asked" | "slow" | "answered" | "failed";
+
+interface Candidate {
+  readonly contact: Contact;
+  readonly distance: number;
+  state: State;
+}
+
+/**
+ * Walks towards a key as Kademlia does: asks the nearest nodes known, learns of nearer ones from their answers, and ends
+ * when the nearest of all have answered. `onProvider` gets every provider as soon as it is named, each once.
+ * Never throws: nodes that fail are passed over.
+ */
+export async function search(
+  deps: SearchDeps,
+  target: {
+    readonly type: typeof MessageType.GET_PROVIDERS | typeof MessageType.FIND_NODE;
+    readonly key: Uint8Array;
+    readonly onProvider?: (provider: Contact) => void;
+    readonly signal: AbortSignal;
+  },
+  options: SearchOptions = {},
+): Promise<void> {
+  const parallelism = options.parallelism ?? PARALLELISM;
+  const resiliency = options.resiliency ?? RESILIENCY;
+  const slowAfterMs = options.slowAfterMs ?? SLOW_AFTER_MS;
+  const maxRequests = options.maxRequests ?? MAX_REQUESTS;
+  const { key, signal } = target;
+  const kademliaId = kademliaIdOf(key);
+  const distance = distanceTo(kademliaId);
+  const request = encodeMessage({ type: target.type, key });
+  const seen = new Set<string>([deps.selfId]);
+  const provided = new Set<string>([deps.selfId]);
+  /** Nearest first. */
+  const candidates: Candidate[] = [];
+  const over = Promise.withResolvers<void>();
+  let requests = 0;
+  let ended = false;
+
+  function end(): void {
+    ended = true;
+    over.resolve();
+  }
+
+  function consider(contacts: Iterable<Contact>): void {
+    for (const contact of contacts) {
+      if (seen.has(contact.id)) continue;
+      seen.add(contact.id);
+      candidates.push({ contact, distance: distance(contact), state: "new" });
+    }
+    candidates.sort((a, b) => a.distance - b.distance);
+  }
+
+  /** Asks the nearest nodes that were not asked yet, or ends the search. */
+  function advance(): void {
+    if (ended) return;
+    const alive = candidates.filter(({ state }) => state !== "failed");
+    const promising = alive.filter(({ state }) => state !== "slow");
+    const answers = alive.filter(({ state }) => state === "answered").length;
+    const nearestHaveAnswered = promising.slice(0, resiliency).every(({ state }) => state === "answered");
+    if (nearestHaveAnswered && answers >= Math.min(MIN_ANSWERS, alive.length)) return end();
+    if (nearestHaveAnswered && promising.length <= answers) return; // the slow ones decide
+    let running = promising.filter(({ state }) => state === "asked").length;
+    for (const candidate of promising.slice(0, Math.max(resiliency, parallelism))) {
+      if (running >= parallelism || candidate.state !== "new") continue;
+      if (requests >= maxRequests) {
+        candidate.state = "failed";
+        continue;
+      }
+      running++;
+      requests++;
+      void ask(candidate);
+    }
+    if (running === 0) advance(); // the request limit turned candidates away
+  }
+
+  async function ask(candidate: Candidate): Promise<void> {
+    candidate.state = "asked";
+    const slow = setTimeout(() => {
+      candidate.state = "slow";
+      advance();
+    }, slowAfterMs);
+    try {
+      const frame = await deps.client.request(candidate.contact, request, { signal });
+      learn(frame);
+      candidate.state = "answered";
+    } catch {
+      candidate.state = "failed";
+      if (!signal.aborted) deps.onSilent(candidate.contact);
+    } finally {
+      clearTimeout(slow);
+    }
+    advance();
+  }
+
+  function learn(frame: Uint8Array): void {
+    const message = decodeMessage(frame);
+    for (const provider of readContacts(message.providerPeers, provided)) {
+      provided.add(provider.id);
+      target.onProvider?.(provider);
+    }
+    consider(
+      readContacts(message.closerPeers.slice(0, MAX_CLOSER_PEERS), seen).filter(
+        ({ endpoints }) => endpoints.length > 0,
+      ),
+    );
+  }
+
+  /** The peers of an answer that are not `known` yet, with the addresses that can be used from here. */
+  function readContacts(encodedPeers: readonly Uint8Array[], known: ReadonlySet<string>): Contact[] {
+    const contacts: Contact[] = [];
+    for (const encoded of encodedPeers) {
+      const peer = decodePeer(encoded);
+      if (known.has(binaryString(peer.id))) continue;
+      const endpoints: Endpoint[] = [];
+      for (const address of peer.addresses) {
+        const endpoint = parseEndpoint(address);
+        if (endpoint !== undefined && deps.policy.isUsable(endpoint) && !deps.policy.isOwn(endpoint))
+          endpoints.push(endpoint);
+      }
+      contacts.push(createContact(peer.id, endpoints));
+    }
+    return contacts;
+  }
+
+  consider(closest(deps.contacts(), kademliaId, REPLICATION));
+  signal.addEventListener("abort", end, { once: true });
+  if (signal.aborted) end();
+  advance();
+  await over.promise;
+  signal.removeEventListener("abort", end);
+}

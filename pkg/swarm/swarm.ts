@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+import { networkInterfaces } from "node:os";
+import { peerIdFromString } from "@libp2p/peer-id";
+import { multiaddr } from "@multiformats/multiaddr";
+import { createTaskGroup, type TaskGroup } from "#async";
+import type { Logger } from "#log";
+import type { Router } from "#routing";
+import { createAddressPolicy, parseRouterAddress } from "./address-policy.ts";
+import { type AnnouncerOptions, createAnnouncer } from "./announcer.ts";
+import { createJoining, type JoinOptions } from "./bootstrap/join.ts";
+import type { BootstrapPeer, BootstrapSource } from "./bootstrap/source.ts";
+import { type Contact, contactOf } from "./contact.ts";
+import { SwarmError } from "./errors.ts";
+import { type Host, openHost } from "./host.ts";
+import { openIdentity } from "./identity.ts";
+import { formatEndpoint, parseEndpoint } from "./ip-address.ts";
+import { createLookups, type LookupOptions } from "./lookup.ts";
+import type { SwarmMetrics } from "./ports.ts";
+import { answer } from "./protocol/answer.ts";
+import { type ChannelOptions, createChannelPool } from "./protocol/channel.ts";
+import { MessageType } from "./protocol/message.ts";
+import { createProtocolServer, type ProtocolServerOptions } from "./protocol/server.ts";
+import { createProviderStore, type ProviderStoreOptions } from "./provider-store.ts";
+import { search } from "./search.ts";
+
+/** This node as a member of the swarm. Disposing leaves it. */
+export interface Swarm extends Router, AsyncDisposable {
+  /** Own peer id in text form (`12D3KooW...`). */
+  readonly peerId: string;
+  /** Nodes in the routing table. */
+  peerCount(): number;
+  /** Announced multiaddrs without `/p2p/`: `/ip4/10.0.0.1/tcp/5001`. */
+  addresses(): string[];
+}
+
+export interface SwarmDeps {
+  readonly logger: Logger;
+  readonly metrics: SwarmMetrics;
+  /** Where other nodes are found. Without any source this node waits to be dialled. */
+  readonly bootstrap: readonly BootstrapSource[];
+  /** Milliseconds, monotonic. Default `performance.now`. */
+  readonly now?: () => number;
+  /** In [0, 1). Default `Math.random`. */
+  readonly random?: () => number;
+}
+
+export interface SwarmOptions {
+  /** `host:port` to listen on, see `parseRouterAddress`. */
+  readonly routerAddress: string;
+  /** Folder of the identity; undefined or empty for a new one with each start. */
+  readonly dataDirectory: string | undefined;
+  /** Ends the start, not the running swarm. */
+  readonly signal: AbortSignal;
+  readonly maxConnections?: number;
+  readonly join?: JoinOptions;
+  readonly announce?: AnnouncerOptions;
+  readonly lookup?: LookupOptions;
+  readonly channel?: ChannelOptions;
+  readonly server?: ProtocolServerOptions;
+  readonly providers?: ProviderStoreOptions;
+}
+
+/** Own addresses are asked for again after this time. */
+const SELF_FRESH_MS = 5_000;
+const SWEEP_INTERVAL_MS = 60_000;
+/** A node that did not answer is dialled for this long before it leaves the table. */
+const VERIFY_TIMEOUT_MS = 3_000;
+const MAX_VERIFYING = 64;
+/** How long a dialled bootstrap node may take to identify itself and enter the table. */
+const ENTER_TIMEOUT_MS = 5_000;
+/** A node that joins asks for all its neighbours, not for the nearest few as a look-up does. */
+const SELF_SEARCH = { parallelism: 10, resiliency: 20, slowAfterMs: 1_000, maxRequests: 60 } as const;
+
+/**
+ * Joins the swarm: opens the identity, listens, finds the first nodes, and from then on announces and looks up keys.
+ * It resolves when this node can be dialled; whether it has found others is told by `ready`: true with nodes in the
+ * routing table, and also when every bootstrap source has answered and knows nobody else, because the first node of a
+ * cluster is complete on its own.
+ * @throws SwarmError SWARM_ADDRESS_INVALID, SWARM_LISTEN_FAILED
+ */
+export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise<Swarm> {
+  const { logger } = deps;
+  const now = deps.now ?? (() => performance.now());
+  const random = deps.random ?? Math.random;
+  const listen = parseRouterAddress(options.routerAddress);
+  const policy = createAddressPolicy({ interfaces: networkInterfaces, now }, listen);
+  const privateKey = await openIdentity(
+    { logger },
+    { dataDirectory: options.dataDirectory, signal: options.signal },
+  );
+  await using opening = new AsyncDisposableStack();
+  let closed = false;
+
+  const store = createProviderStore({ now }, options.providers);
+  const sweeper = setInterval(() => store.sweep(), SWEEP_INTERVAL_MS);
+  sweeper.unref();
+  opening.defer(() => clearInterval(sweeper));
+
+  const server = opening.use(
+    createProtocolServer(
+      {
+        logger,
+        now,
+        answer: (sender, frame) =>
+          answer(
+            { self, contacts: () => host.contacts(), isOwnKey: (key) => announcer.has(key), store, policy },
+            sender,
+            frame,
+          ),
+      },
+      options.server,
+    ),
+  );
+
+  /** Callers that wait until a node has entered the table, or until the table is empty. */
+  const watchers = new Set<() => void>();
+  const notify = (): void => watchers.forEach((watcher) => watcher());
+
+  const host: Host = opening.use(
+    await openHost({
+      privateKey,
+      listen,
+      policy,
+      serve: (stream, connection) => server.serve(stream, connection),
+      ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }),
+      events: {
+        joined(contact) {
+          logger.debug("node joined the routing table", { peer: contact.peerId.toString() });
+          announcer.joined(contact);
+          notify();
+        },
+        left(contact) {
+          logger.debug("node left the routing table", { peer: contact.peerId.toString() });
+          notify();
+        },
+        connected: (peerId) => store.setReachable(contactOf(peerId).id, true),
+        disconnected: (peerId) => verifySoon(contactOf(peerId)),
+      },
+    }),
+  );
+
+  let cachedSelf: { readonly contact: Contact; readonly readAtMs: number } | undefined;
+  /** This node as others should see it. */
+  function self(): Contact {
+    if (cachedSelf === undefined || now() - cachedSelf.readAtMs > SELF_FRESH_MS) {
+      cachedSelf = { contact: contactOf(host.self.peerId, host.endpoints()), readAtMs: now() };
+    }
+    return cachedSelf.contact;
+  }
+
+  const tasks: TaskGroup = createTaskGroup();
+  const verifying = new Set<string>();
+  /** Dials a node that fell silent; its records are hidden while it cannot be reached, so that nobody is sent to it. */
+  function verifySoon(contact: Contact): void {
+    const isKnown = host.contact(contact.id) !== undefined || store.hasPeer(contact.id);
+    if (closed || !isKnown || verifying.has(contact.id) || verifying.size >= MAX_VERIFYING) return;
+    verifying.add(contact.id);
+    tasks.run("verify", async (signal) => {
+      try {
+        const alive = await host.verify(contact, {
+          signal: AbortSignal.any([signal, AbortSignal.timeout(VERIFY_TIMEOUT_MS)]),
+        });
+        if (!signal.aborted) store.setReachable(contact.id, alive);
+      } finally {
+        verifying.delete(contact.id);
+      }
+    });
+  }
+
+  const channels = createChannelPool(
+    { openStream: (contact, streamOptions) => host.openStream(contact, streamOptions), now },
+    options.channel,
+  );
+  const searchDeps = {
+    client: channels,
+    policy,
+    contacts: () => host.contacts(),
+    selfId: host.self.id,
+    onSilent: verifySoon,
+  };
+  const lookups = createLookups(
+    { ...searchDeps, logger, store, now, resolved: deps.metrics.resolved },
+    options.lookup,
+  );
+  const announcer = createAnnouncer(
+    { logger, channels, contacts: () => host.contacts(), self, now, random, onSilent: verifySoon },
+    options.announce,
+  );
+
+  const joining = createJoining(
+    {
+      logger,
+      sources: deps.bootstrap,
+      random,
+      isSelf: ({ id, addresses }) =>
+        id === host.self.peerId.toString() || addresses.some((address) => isOwnAddress(address)),
+      isIsolated: () => isEmpty(host.contacts()),
+      untilIsolated: ({ signal }) => until(() => isEmpty(host.contacts()), signal),
+      connect: connectTo,
+      onJoined: () => tasks.run("find neighbours", findNeighbours),
+    },
+    options.join,
+  );
+
+  async function connectTo(peer: BootstrapPeer, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+    const suffix = peer.id === undefined ? "" : `/p2p/${peer.id}`;
+    const id = await host.connect(
+      peer.addresses.map((address) => address + suffix),
+      { signal },
+    );
+    const contact = contactOf(peerIdFromString(id));
+    await until(
+      () => host.contact(contact.id) !== undefined,
+      AbortSignal.any([signal, AbortSignal.timeout(ENTER_TIMEOUT_MS)]),
+    );
+    if (host.contact(contact.id) === undefined)
+      throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: `${id} is no member of the swarm` });
+  }
+
+  async function findNeighbours(signal: AbortSignal): Promise<void> {
+    const key = host.self.peerId.toMultihash().bytes;
+    await search(searchDeps, { type: MessageType.FIND_NODE, key, signal }, SELF_SEARCH);
+  }
+
+  /** Resolves when `holds`, at once or after a change of the routing table, or when the signal aborts. */
+  async function until(holds: () => boolean, signal: AbortSignal): Promise<void> {
+    if (holds() || signal.aborted) return;
+    const done = Promise.withResolvers<void>();
+    const watcher = (): void => {
+      if (holds()) done.resolve();
+    };
+    watchers.add(watcher);
+    signal.addEventListener("abort", () => done.resolve(), { once: true });
+    await done.promise;
+    watchers.delete(watcher);
+  }
+
+  function isOwnAddress(address: string): boolean {
+    const endpoint = parseEndpoint(multiaddr(address).bytes);
+    return endpoint !== undefined && policy.isOwn(endpoint);
+  }
+
+  deps.metrics.observe({
+    peers: () => [...host.contacts()].length,
+    providerRecords: () => store.recordCount,
+    ownKeys: () => announcer.keyCount,
+  });
+  opening.use(channels);
+  opening.use(lookups);
+  opening.use(announcer);
+  opening.use(tasks);
+  opening.defer(() => {
+    closed = true;
+  });
+  tasks.run("join", (signal) => joining.run({ signal }));
+  logger.info("router is listening", {
+    peer: host.self.peerId.toString(),
+    addresses: host.endpoints().map(formatEndpoint),
+  });
+  const running = opening.move();
+
+  return {
+    peerId: host.self.peerId.toString(),
+    peerCount: () => [...host.contacts()].length,
+    addresses: () => host.endpoints().map(formatEndpoint),
+    ready: () => !closed && (joining.isAlone || !isEmpty(host.contacts())),
+    lookup: (key, lookupOptions) => lookups.lookup(key, lookupOptions),
+    async advertise(keys, { signal }) {
+      signal.throwIfAborted();
+      announcer.add(keys);
+    },
+    async withdraw(keys, { signal }) {
+      signal.throwIfAborted();
+      announcer.remove(keys);
+    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+function isEmpty(items: Iterable<unknown>): boolean {
+  for (const _ of items) return false;
+  return true;
+}
