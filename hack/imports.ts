@@ -85,7 +85,7 @@ export const HOMES: Readonly<Record<string, readonly string[]>> = {
   re2js: ["config", "mirror", "advertise"],
   "smol-toml": ["hosts"],
   typebox: ["api"],
-  yaml: ["config", "kube", "extension", "osc"],
+  yaml: ["config", "kube", "extension", "osc", "nodelist"],
 };
 
 /** What a program's bundle must not reach, because of its memory or because it has no use for it there. */
@@ -193,7 +193,9 @@ function judgeInternal(
 ): string | undefined {
   const target = imports[specifier];
   if (target === undefined) return "is not in the imports of package.json";
-  if (specifier.endsWith("/testing") && !isTest(file)) return "is for tests";
+  if ((specifier.endsWith("/testing") || specifier.startsWith("#kit/")) && !isTest(file))
+    return "is for tests";
+  if (specifier.startsWith("#kit/")) return undefined;
   const unit = unitOf(file);
   if (unit === "hack" || unit === "test") return undefined;
   const from = packageOf(file);

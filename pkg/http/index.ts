@@ -4,6 +4,15 @@
  *
  * `openPlainServer` is the node daemon's: no framework, the handler may write to the socket itself.
  */
+export {
+  type AdmissionJudge,
+  type AdmissionRequest,
+  type AdmissionReview,
+  type AdmissionVerdict,
+  answerReview,
+  MAX_REVIEW_BYTES,
+  type ReviewOptions,
+} from "./admission-review.ts";
 export { formatHostPort, type ListenAddress, parseListenAddress } from "./listen-address.ts";
 export { openPlainServer, type PlainServer, type PlainServerOptions } from "./plain-server.ts";
 export {

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+import { errorMessage } from "#errors";
+
+/** The part of `AdmissionReview.request` (admission.k8s.io v1 and v1beta1) that judges read. */
+export interface AdmissionRequest {
+  readonly uid: string;
+  readonly operation: "CREATE" | "UPDATE" | "DELETE" | "CONNECT";
+  readonly namespace?: string;
+  readonly name?: string;
+  /** Raw JSON; absent or null for DELETE. */
+  readonly object?: unknown;
+  /** Raw JSON; absent or null for CREATE. */
+  readonly oldObject?: unknown;
+}
+
+export type AdmissionVerdict =
+  | {
+      readonly allowed: true;
+      /** RFC 6902 operations; empty and absent both mean "as it is". */
+      readonly patch?: readonly object[];
+      /** Shown to the user by clients, each a short line. */
+      readonly warnings?: readonly string[];
+    }
+  | {
+      readonly allowed: false;
+      /** HTTP status of the answer the user gets, e.g. 403. */
+      readonly code: number;
+      readonly message: string;
+    };
+
+export type AdmissionJudge = (
+  request: AdmissionRequest,
+  options: { readonly signal: AbortSignal },
+) => Promise<AdmissionVerdict>;
+
+/** `AdmissionReview` with a response, to be sent as JSON with HTTP status 200. */
+export interface AdmissionReview {
+  readonly apiVersion: string;
+  readonly kind: "AdmissionReview";
+  readonly response: {
+    /** Of the request; empty when the request could not be read. */
+    readonly uid: string;
+    readonly allowed: boolean;
+    readonly status?: { readonly code: number; readonly message: string };
+    readonly patchType?: "JSONPatch";
+    /** Base64 of the operations as JSON. */
+    readonly patch?: string;
+    readonly warnings?: readonly string[];
+  };
+}
+
+export interface ReviewOptions {
+  readonly signal: AbortSignal;
+  /**
+   * Longer bodies are refused. The default of 8 MiB holds an old and a new object of the largest size the API
+   * server accepts (3 MiB each).
+   */
+  readonly maxBodyBytes?: number;
+}
+
+const GROUP = "admission.k8s.io";
+const VERSIONS: readonly string[] = [`${GROUP}/v1`, `${GROUP}/v1beta1`];
+export const MAX_REVIEW_BYTES: number = 8 * 1024 * 1024;
+// Kubernetes cuts what a webhook says; a hostile object must not make logs and events grow either.
+const MAX_MESSAGE_CHARS = 2048;
+const MAX_WARNINGS = 16;
+
+/**
+ * Answers one AdmissionReview. It never rejects: what cannot be read is denied with code 400, a body that is
+ * too large with 413, and a judge that throws denies with 500, as Gardener's webhook library does.
+ *
+ * @param body the request body as it came over the wire
+ */
+export async function answerReview(
+  body: Uint8Array | string,
+  judge: AdmissionJudge,
+  options: ReviewOptions,
+): Promise<AdmissionReview> {
+  const maxBytes = options.maxBodyBytes ?? MAX_REVIEW_BYTES;
+  if (Buffer.byteLength(body) > maxBytes) {
+    return answer(VERSIONS[0] as string, "", deny(413, `the body is larger than ${maxBytes} bytes`));
+  }
+  const review = readReview(body);
+  if (typeof review === "string") return answer(VERSIONS[0] as string, "", deny(400, review));
+  const { apiVersion, request } = review;
+  try {
+    return answer(apiVersion, request.uid, await judge(request, { signal: options.signal }));
+  } catch (error) {
+    return answer(apiVersion, request.uid, deny(500, errorMessage(error)));
+  }
+}
+
+function readReview(
+  body: Uint8Array | string,
+): { readonly apiVersion: string; readonly request: AdmissionRequest } | string {
+  let review: unknown;
+  try {
+    review = JSON.parse(typeof body === "string" ? body : Buffer.from(body).toString("utf8"));
+  } catch {
+    return "the body is not JSON";
+  }
+  if (!isObject(review)) return "the body is not an object";
+  const { apiVersion, kind, request } = review;
+  if (kind !== "AdmissionReview") return "kind is not AdmissionReview";
+  if (typeof apiVersion !== "string" || !VERSIONS.includes(apiVersion)) {
+    return `apiVersion is none of ${VERSIONS.join(", ")}`;
+  }
+  if (!isObject(request)) return "request is not an object";
+  if (typeof request["uid"] !== "string" || request["uid"] === "") return "request.uid is missing";
+  if (typeof request["operation"] !== "string") return "request.operation is missing";
+  for (const field of ["namespace", "name"]) {
+    const value = request[field];
+    if (value !== undefined && typeof value !== "string") return `request.${field} is not a string`;
+  }
+  return { apiVersion, request: request as unknown as AdmissionRequest };
+}
+
+function answer(apiVersion: string, uid: string, verdict: AdmissionVerdict): AdmissionReview {
+  return { apiVersion, kind: "AdmissionReview", response: { uid, ...respond(verdict) } };
+}
+
+function respond(verdict: AdmissionVerdict): Omit<AdmissionReview["response"], "uid"> {
+  if (!verdict.allowed) {
+    const message = verdict.message.slice(0, MAX_MESSAGE_CHARS);
+    return { allowed: false, status: { code: verdict.code, message } };
+  }
+  const { patch = [], warnings = [] } = verdict;
+  return {
+    allowed: true,
+    ...(patch.length === 0
+      ? {}
+      : { patchType: "JSONPatch", patch: Buffer.from(JSON.stringify(patch)).toString("base64") }),
+    ...(warnings.length === 0
+      ? {}
+      : { warnings: warnings.slice(0, MAX_WARNINGS).map((text) => text.slice(0, MAX_MESSAGE_CHARS)) }),
+  };
+}
+
+function deny(code: number, message: string): AdmissionVerdict {
+  return { allowed: false, code, message };
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

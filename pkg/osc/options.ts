@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { RegistryCapability } from "#api/gardener";
+import { OSCError } from "./errors.ts";
+
+/** What the operator decides for all Shoots of a seed. */
+export interface OSCOptions {
+  /** Image with the node executable, pinned by digest; used when the Extension's status names none. */
+  readonly image: string;
+  /**
+   * What containerd may ask spegel for; default pull and resolve. Without `resolve`, tags are resolved by the
+   * upstream registry, which then checks the pull secret of the manifest.
+   */
+  readonly capabilities?: readonly RegistryCapability[];
+  /** systemd's MemoryHigh of the daemon; default 80M. */
+  readonly memoryHigh?: string;
+  /** systemd's MemoryMax of the daemon; default 100M. */
+  readonly memoryMax?: string;
+  /** systemd's WatchdogSec of the daemon, for an executable that sends keep-alives; absent: no watchdog. */
+  readonly watchdogSeconds?: number;
+}
+
+export type NodeOptions = Required<Omit<OSCOptions, "watchdogSeconds">> & Pick<OSCOptions, "watchdogSeconds">;
+
+const IMAGE = /^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,1023}$/;
+const MEMORY = /^[1-9][0-9]{0,11}[KMG]?$/;
+
+/**
+ * Fills in the defaults and refuses values that would break a unit file.
+ *
+ * @throws OSCError OSC_OPTIONS_INVALID
+ */
+export function resolveOptions(options: OSCOptions): NodeOptions {
+  const resolved: NodeOptions = {
+    capabilities: ["pull", "resolve"],
+    memoryHigh: "80M",
+    memoryMax: "100M",
+    ...options,
+  };
+  const { watchdogSeconds } = resolved;
+  const isWatchdogValid =
+    watchdogSeconds === undefined || (Number.isInteger(watchdogSeconds) && watchdogSeconds > 0);
+  demand(isImage(resolved.image), "image", "is not an image reference");
+  demand(MEMORY.test(resolved.memoryHigh), "memoryHigh", "is not a size such as 80M");
+  demand(MEMORY.test(resolved.memoryMax), "memoryMax", "is not a size such as 100M");
+  demand(isWatchdogValid, "watchdogSeconds", "is not a whole number of seconds");
+  demand(resolved.capabilities.includes("pull"), "capabilities", "lacks pull");
+  for (const capability of resolved.capabilities) {
+    demand(capability === "pull" || capability === "resolve", "capabilities", `"${capability}" is not known`);
+  }
+  return Object.freeze(resolved);
+}
+
+export function isImage(text: string): boolean {
+  return IMAGE.test(text);
+}
+
+function demand(isTrue: boolean, option: string, message: string): void {
+  if (!isTrue) throw new OSCError({ code: "OSC_OPTIONS_INVALID", message: `${option} ${message}` });
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+import { hasCode } from "#errors";
+import { type AdmissionReview, type AdmissionVerdict, answerReview } from "#http";
+import type { Logger } from "#log";
+import type { LoadContext } from "./context.ts";
+import { type Mutation, mutateOSC } from "./mutate.ts";
+import { type OSCOptions, resolveOptions } from "./options.ts";
+
+export interface OSCWebhookDeps {
+  /** From a cache where it can: it is on the way of every write of an OperatingSystemConfig. */
+  readonly loadContext: LoadContext;
+  readonly logger: Logger;
+}
+
+export interface OSCWebhook {
+  /** Answers the body of one AdmissionReview (v1 or v1beta1). Never rejects. */
+  review(body: Uint8Array | string, options: { readonly signal: AbortSignal }): Promise<AdmissionReview>;
+}
+
+/**
+ * The mutating webhook for OperatingSystemConfigs. It reads no clock and writes nothing, so a dry run needs no
+ * care, and it may be called again for an object that it has changed already.
+ *
+ * An object that cannot be read is denied with 400, a Shoot whose Extension has not reported yet with 403, and
+ * when the context cannot be read with 500; all of them surface in the Shoot, and gardenlet tries again.
+ *
+ * @throws OSCError OSC_OPTIONS_INVALID
+ */
+export function createOSCWebhook(deps: OSCWebhookDeps, options: OSCOptions): OSCWebhook {
+  const nodeOptions = resolveOptions(options);
+  return {
+    review: (body, { signal }) =>
+      answerReview(
+        body,
+        async ({ operation, namespace, name, object }, { signal: requestSignal }) => {
+          if (operation !== "CREATE" && operation !== "UPDATE") return { allowed: true };
+          if (namespace === undefined || namespace === "") return deny(400, "request.namespace is missing");
+          const logger = deps.logger.child({ namespace, name });
+          try {
+            const request = { namespace, loadContext: deps.loadContext, signal: requestSignal };
+            return toVerdict(await mutateOSC(object, request, nodeOptions), logger);
+          } catch (error) {
+            logger.error("OperatingSystemConfig could not be changed", { err: error });
+            if (hasCode(error, "OSC_OBJECT_INVALID")) return deny(400, error.message);
+            throw error;
+          }
+        },
+        { signal },
+      ),
+  };
+}
+
+function toVerdict(mutation: Mutation, logger: Logger): AdmissionVerdict {
+  switch (mutation.kind) {
+    case "leave":
+      logger.debug("OperatingSystemConfig left as it is", { reason: mutation.reason });
+      return { allowed: true };
+    case "deny":
+      logger.warn("OperatingSystemConfig denied", { reason: mutation.message });
+      return deny(403, mutation.message);
+    case "change":
+      logger.debug("OperatingSystemConfig changed", { operations: mutation.patch.length });
+      return { allowed: true, patch: mutation.patch };
+  }
+}
+
+function deny(code: number, message: string): AdmissionVerdict {
+  return { allowed: false, code, message };
+}
