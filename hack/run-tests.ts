@@ -83,7 +83,10 @@ export async function runTests(options: RunOptions): Promise<TestRun> {
         const error: unknown = details.error;
         // A suite, or a file, fails because of its tests: those are told already.
         if (failureType(error) === "subtestsFailed") break;
-        if (name === file && stopped.signal.aborted) break;
+        if (name === file && failureType(error) === "testAborted") {
+          fail(file, `failed: ${relative(file)} did not end after its tests; what is still open there?`);
+          break;
+        }
         const title =
           name === file ? `${relative(file)} ended with an error` : `${place(event.data)} ${name}`;
         fail(file, `failed: ${title}\n${indent(describe(error))}`);
