@@ -12,7 +12,7 @@ import {
   MEDIA_TYPE_OCTET_STREAM,
 } from "#oci";
 import type { Peer } from "#routing";
-import { type PeerResponse, requestPeer } from "#transfer";
+import { type PeerPool, type PeerResponse, requestPeer } from "#transfer";
 import { MirrorError } from "./errors.ts";
 import { MIRRORED_HEADER, type Pull } from "./parse-pull.ts";
 
@@ -41,6 +41,8 @@ export interface PeerRequestOptions {
   readonly registryPort: number;
   /** `Basic ...`, when the nodes protect their registries. */
   readonly authorization?: string;
+  /** Idle connections; manifests and HEADs are many and small. */
+  readonly pool: PeerPool;
   readonly signal: AbortSignal;
 }
 
@@ -109,7 +111,7 @@ async function raceAddresses(
   const [only] = hosts;
   if (only === undefined) throw headInvalid(peer, "has no address");
   const ask = (host: string, signal: AbortSignal): Promise<PeerResponse> =>
-    requestPeer({ ...request, host, port: options.registryPort }, { signal });
+    requestPeer({ ...request, host, port: options.registryPort }, { signal, pool: options.pool });
   if (hosts.length === 1) return ask(only, options.signal);
 
   const attempts = hosts.map(() => new AbortController());

@@ -5,7 +5,7 @@ import { type ByteRange, type RangeRequest, resolveRange } from "#http";
 import type { Logger } from "#log";
 import type { Peer, Router } from "#routing";
 import type { ContentStore } from "#store";
-import { sendContent } from "#transfer";
+import { type PeerPool, sendContent } from "#transfer";
 import { MirrorError } from "./errors.ts";
 import type { Fetched, PeerRequestOptions } from "./fetch-from-peer.ts";
 import type { Filters } from "./filters.ts";
@@ -25,6 +25,7 @@ export interface MirrorDeps {
   readonly filters: Filters;
   readonly health: PeerHealth;
   readonly metrics: MirrorMetrics;
+  readonly pool: PeerPool;
   readonly log: Logger;
 }
 
@@ -171,6 +172,7 @@ async function fetchFromPeers(
   });
   const request: PeerRequestOptions = {
     registryPort: options.registryPort,
+    pool: deps.pool,
     signal,
     ...(options.authorization === undefined ? {} : { authorization: options.authorization }),
   };

@@ -2,11 +2,12 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { errorMessage } from "#errors";
 import { openPlainServer, type PlainServer } from "#http";
+import { createPeerPool } from "#transfer";
 import type { BasicAuth } from "./basic-auth.ts";
 import { type MirrorDeps, type MirrorOptions, type PullRecord, pull } from "./pull.ts";
 import { respondEmpty, respondError } from "./respond.ts";
 
-export interface RegistryServerDeps extends MirrorDeps {
+export interface RegistryServerDeps extends Omit<MirrorDeps, "pool"> {
   /** Whether this node takes part in the swarm; the answer of `/readyz`. */
   ready(): boolean;
   readonly auth?: BasicAuth;
@@ -23,7 +24,7 @@ const V2_HANDLER = "/v2/*";
  *
  * @throws the system error of listen
  */
-export function openRegistryServer(
+export async function openRegistryServer(
   deps: RegistryServerDeps,
   options: Omit<MirrorOptions, "registryPort" | "authorization"> & {
     readonly address: string;
@@ -36,13 +37,25 @@ export function openRegistryServer(
     registryPort: port,
     ...(deps.auth === undefined ? {} : { authorization: deps.auth.header }),
   };
-  return openPlainServer((request, response, signal) => answer(deps, mirror, request, response, signal), {
-    address: options.address,
-  });
+  const pool = createPeerPool();
+  const server = await openPlainServer(
+    (request, response, signal) => answer({ ...deps, pool }, mirror, request, response, signal),
+    { address: options.address },
+  );
+  return {
+    port: server.port,
+    address: server.address,
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]();
+      await pool[Symbol.asyncDispose]();
+    },
+  };
 }
 
+type AnswerDeps = RegistryServerDeps & MirrorDeps;
+
 async function answer(
-  deps: RegistryServerDeps,
+  deps: AnswerDeps,
   options: MirrorOptions,
   request: IncomingMessage,
   response: ServerResponse,
@@ -61,7 +74,7 @@ async function answer(
 }
 
 async function answerV2(
-  deps: RegistryServerDeps,
+  deps: AnswerDeps,
   options: MirrorOptions,
   request: IncomingMessage,
   response: ServerResponse,

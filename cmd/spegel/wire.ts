@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { type Advertiser, createAdvertiseMetrics, createAdvertiser } from "#advertise";
+import type { RegistryConfiguration } from "#api/config";
+import { createTaskGroup } from "#async";
+import { ConfigError, parseDuration } from "#config";
+import { openContainerdStore } from "#containerd";
+import { openPlainServer, parseListenAddress } from "#http";
+import type { Logger } from "#log";
+import { createMetrics, type Metrics } from "#metrics";
+import {
+  createFilters,
+  createMirrorMetrics,
+  createPeerHealth,
+  openRegistryServer,
+  readBasicAuth,
+} from "#mirror";
+import { type ContentStore, openOCILayoutStore } from "#store";
+import {
+  type BootstrapSource,
+  bootstrapPeerUrl,
+  createDnsBootstrap,
+  createHttpBootstrap,
+  createStaticBootstrap,
+  createSwarmMetrics,
+  openSwarm,
+  serveBootstrapId,
+} from "#swarm";
+import { answerMetrics } from "./metrics-server.ts";
+
+/** Where a cluster without Gardener mounts the credentials of the registries. Spegel's fixed path. */
+const BASIC_AUTH_DIRECTORY = "/etc/secrets/basic-auth";
+
+/** Tuning that is not a setting; see docs/LIMITS.md. */
+const HEDGE_AFTER_MS = 50;
+const ANSWER_TIMEOUT_MS = 1_000;
+const STALL_TIMEOUT_MS = 800;
+const MAX_PARALLEL_PEERS = 3;
+const AVOID_PEER_MS = 10_000;
+const MAX_AVOIDED_PEERS = 1_024;
+
+/** A running `spegel registry`. */
+export interface Registry extends AsyncDisposable {
+  /** Resolves when the signal has aborted and all work has ended; rejects when a part failed. */
+  readonly finished: Promise<void>;
+}
+
+/**
+ * Puts the daemon together: store, swarm, advertiser, registry, metrics, in this order; stopped in reverse.
+ *
+ * @throws ConfigError for settings that do not fit together; the system error of a listen; StoreError, SwarmError
+ */
+export async function openRegistry(
+  configuration: RegistryConfiguration,
+  context: { readonly log: Logger; readonly signal: AbortSignal },
+): Promise<Registry> {
+  const { log, signal } = context;
+  await using parts = new AsyncDisposableStack();
+  const metrics = createMetrics();
+  const filters = createFilters(configuration);
+  const auth = await readBasicAuth(BASIC_AUTH_DIRECTORY);
+  const tasks = createTaskGroup({ signal });
+
+  const store = await openStore(configuration, parts, { log, signal });
+  const swarm = parts.use(
+    await openSwarm(
+      { logger: log, metrics: createSwarmMetrics(metrics), bootstrap: [bootstrapSource(configuration, log)] },
+      { routerAddress: configuration.routerAddr, dataDirectory: configuration.dataDir, signal },
+    ),
+  );
+  if (configuration.httpBootstrapAddr !== undefined) {
+    const { host = "::", port } = parseListenAddress(configuration.httpBootstrapAddr);
+    parts.use(
+      await serveBootstrapId({ peerId: swarm.peerId, addresses: () => swarm.addresses() }, { host, port }),
+    );
+  }
+
+  const advertiser: Advertiser = createAdvertiser(
+    { store, router: swarm, filters, metrics: createAdvertiseMetrics(metrics), log },
+    {},
+  );
+  parts.use(tasks);
+  tasks.run("advertise", (taskSignal) => advertiser.run({ signal: taskSignal }));
+
+  const server = parts.use(
+    await openRegistryServer(
+      {
+        store,
+        router: swarm,
+        filters,
+        health: createPeerHealth({
+          avoidMs: AVOID_PEER_MS,
+          limit: MAX_AVOIDED_PEERS,
+          now: () => performance.now(),
+        }),
+        metrics: createMirrorMetrics(metrics),
+        log,
+        ready: () => swarm.ready(),
+        ...(auth === undefined ? {} : { auth }),
+      },
+      {
+        address: configuration.registryAddr,
+        lookupCount: configuration.mirrorResolveRetries,
+        resolveTimeoutMs: parseDuration(configuration.mirrorResolveTimeout, "mirrorResolveTimeout"),
+        hedgeAfterMs: HEDGE_AFTER_MS,
+        answerTimeoutMs: ANSWER_TIMEOUT_MS,
+        maxParallel: MAX_PARALLEL_PEERS,
+        stallTimeoutMs: STALL_TIMEOUT_MS,
+      },
+    ),
+  );
+  observeProcess(metrics);
+  const metricsServer = parts.use(
+    await openPlainServer(
+      answerMetrics({ metrics, peerId: swarm.peerId, debugWeb: configuration.debugWebEnabled }),
+      {
+        address: configuration.metricsAddr,
+        maxConnections: 32,
+      },
+    ),
+  );
+  log.info("Serving.", {
+    registry: server.address,
+    router: swarm.addresses(),
+    metrics: metricsServer.address,
+    store: store.name,
+    peer: swarm.peerId,
+  });
+
+  const running = parts.move();
+  return { finished: tasks.finished, [Symbol.asyncDispose]: () => running.disposeAsync() };
+}
+
+async function openStore(
+  configuration: RegistryConfiguration,
+  parts: AsyncDisposableStack,
+  context: { readonly log: Logger; readonly signal: AbortSignal },
+): Promise<ContentStore> {
+  const layout = /^oci-layout:(.+)$/.exec(configuration.store)?.[1];
+  if (layout !== undefined) return openOCILayoutStore({ directory: layout }, { signal: context.signal });
+  return parts.use(
+    openContainerdStore(
+      { log: context.log },
+      {
+        socketPath: configuration.containerdSock,
+        namespaces: [configuration.containerdNamespace],
+        contentPath: configuration.containerdContentPath,
+      },
+    ),
+  );
+}
+
+/** The source that `--bootstrap-kind` names, with the flags it needs. */
+function bootstrapSource(configuration: RegistryConfiguration, log: Logger): BootstrapSource {
+  const defaultPort = parseListenAddress(configuration.routerAddr).port;
+  const required = (flag: string, value: string | undefined): string => {
+    if (value !== undefined && value !== "") return value;
+    const message = `is required with --bootstrap-kind=${configuration.bootstrapKind}`;
+    throw new ConfigError({ code: "CONFIG_INVALID", problems: [{ path: flag, message }] });
+  };
+  switch (configuration.bootstrapKind) {
+    case "static":
+      return createStaticBootstrap({ addresses: configuration.staticBootstrapPeers, defaultPort });
+    case "dns":
+      return createDnsBootstrap(
+        {},
+        { domain: required("--dns-bootstrap-domain", configuration.dnsBootstrapDomain), defaultPort },
+      );
+    case "http": {
+      const { httpBootstrapPeer } = configuration;
+      const url =
+        configuration.httpBootstrapUrl ?? (httpBootstrapPeer && bootstrapPeerUrl(httpBootstrapPeer));
+      return createHttpBootstrap(
+        { logger: log },
+        {
+          url: required("--http-bootstrap-url", url),
+          certificateDirectory: configuration.httpBootstrapCertDir,
+          defaultPort,
+        },
+      );
+    }
+  }
+}
+
+/** Memory and descriptors of this process, under names that cannot collide with node-exporter's `process_*`. */
+function observeProcess(metrics: Metrics): void {
+  metrics.observedGauge(
+    { name: "spegel_process_resident_bytes", help: "Resident memory of the daemon." },
+    () => process.memoryUsage.rss(),
+  );
+}
