@@ -7,7 +7,8 @@
 export const METRICS_SCRIPT: string = String.raw`#!/bin/sh
 # spegel_metrics.sh PORT FILE [INTERVAL_SECONDS]
 #
-# Copies the metrics of spegel on this node to FILE for node-exporter's textfile collector, again and again.
+# Copies the metrics of spegel on this node to FILE for node-exporter's textfile collector, again and again,
+# or once when the interval is 0.
 # Only spegel_* and http_* go on: go_* and process_* are node-exporter's own families too, and a family that
 # comes twice makes it fail the whole scrape. FILE is replaced by a rename and so is never seen half-written.
 set -u
@@ -17,14 +18,15 @@ interval=15
 if [ $# -ge 3 ]; then interval=$3; fi
 url=http://127.0.0.1:$port/metrics
 
+unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
 umask 022
 ulimit -f 8192 # a few MiB: whatever answers on that port cannot fill the disk
 
 fetch() {
   if command -v curl >/dev/null 2>&1; then
-    curl -sf --noproxy '*' --max-time 10 "$url"
+    curl -sf --max-time 10 "$url"
   elif command -v wget >/dev/null 2>&1; then
-    no_proxy='*' wget -q -t 1 -T 10 -O - "$url"
+    wget -q -t 1 -T 10 -O - "$url"
   else
     bash -c '
       exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
@@ -49,7 +51,9 @@ publish() {
 mkdir -p "$(dirname "$file")"
 while :; do
   publish
-  rm -f "$file.raw"
+  published=$?
+  rm -f "$file.raw" "$file.tmp"
+  if [ "$interval" -eq 0 ]; then exit $published; fi
   sleep "$interval"
 done
 `;
