@@ -15,7 +15,7 @@ import {
   openRegistryServer,
   readBasicAuth,
 } from "#mirror";
-import { type ContentStore, openOCILayoutStore } from "#store";
+import { type ContentStore, createGuardedStore, type GuardedStore, openOCILayoutStore } from "#store";
 import {
   type BootstrapSource,
   bootstrapPeerUrl,
@@ -61,7 +61,7 @@ export async function openRegistry(
   const auth = await readBasicAuth(BASIC_AUTH_DIRECTORY);
   const tasks = createTaskGroup({ signal });
 
-  const store = await openStore(configuration, parts, { log, signal });
+  const store = guard(await openStore(configuration, parts, { log, signal }), parts, { log, metrics });
   const swarm = parts.use(
     await openSwarm(
       { logger: log, metrics: createSwarmMetrics(metrics), bootstrap: [bootstrapSource(configuration, log)] },
@@ -148,6 +148,30 @@ async function openStore(
       },
     ),
   );
+}
+
+/** Content that does not hash to its digest is served once at most. */
+function guard(
+  store: ContentStore,
+  parts: AsyncDisposableStack,
+  context: { readonly log: Logger; readonly metrics: Metrics },
+): GuardedStore {
+  const guarded = parts.use(
+    createGuardedStore(store, {
+      onCorrupt: (digest) =>
+        context.log.error(
+          "Content does not hash to its digest; it is not served any more. Remove the image and pull it again.",
+          {
+            digest,
+          },
+        ),
+    }),
+  );
+  context.metrics.observedGauge(
+    { name: "spegel_corrupt_contents", help: "Contents of this node that do not hash to their digest." },
+    () => guarded.corruptCount(),
+  );
+  return guarded;
 }
 
 /** The source that `--bootstrap-kind` names, with the flags it needs. */

@@ -94,7 +94,9 @@ export interface WritableContentStore extends ContentStore {
 
 export { type BlobFiles, createBlobFiles } from "./blob-file.ts";
 export { type ChangeFeed, createChangeFeed } from "./change-feed.ts";
+export { readContentBytes } from "./content-bytes.ts";
 export { StoreError, type StoreErrorCode } from "./errors.ts";
+export { createGuardedStore, type GuardedStore, type GuardedStoreOptions } from "./guarded-store.ts";
 export { createMemoryStore, type MemoryStore } from "./memory.ts";
 export { type OCILayoutOptions, openOCILayoutStore } from "./oci-layout.ts";
 export { mergeOrigin } from "./origins.ts";
