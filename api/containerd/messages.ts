@@ -91,6 +91,9 @@ export const WriteContentResponse = message<{
 });
 export const DeleteContentRequest = message<{ digest: string }>({ digest: string(1) });
 
+export const UpdateRequest = message<{ info: Info | undefined }>({ info: one(1, Info) });
+export const UpdateResponse = message<{ info: Info | undefined }>({ info: one(1, Info) });
+
 export const Image = message<{ name: string; target: MessageOf<typeof Descriptor> | undefined }>({
   name: string(1),
   target: one(3, Descriptor),

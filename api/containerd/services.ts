@@ -46,6 +46,7 @@ export const contentService = {
   info: unary(`${CONTENT}/Info`, m.InfoRequest, m.InfoResponse),
   list: serverStream(`${CONTENT}/List`, m.ListContentRequest, m.ListContentResponse),
   listStatuses: unary(`${CONTENT}/ListStatuses`, m.ListStatusesRequest, m.ListStatusesResponse),
+  update: unary(`${CONTENT}/Update`, m.UpdateRequest, m.UpdateResponse),
   write: method(
     `${CONTENT}/Write`,
     { request: m.WriteContentRequest, response: m.WriteContentResponse },
