@@ -301,6 +301,7 @@ export function apiServerCompliance(name: string, setup: () => Promise<ApiTarget
         const path = `${leases}?labelSelector=set%3Dpages&limit=2&continue=${encodeURIComponent(token)}`;
         const { body } = await call("GET", path);
         assert.equal(body.kind, "LeaseList");
+        assert.equal(body.items[0].kind, undefined);
         for (const item of body.items) names.push(item.metadata.name);
         versions.add(body.metadata.resourceVersion);
         token = body.metadata.continue ?? "";

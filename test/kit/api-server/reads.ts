@@ -30,8 +30,8 @@ export interface WatchSink {
 
 export interface Reads {
   list(selection: Selection): ObjectList;
-  /** Sends events until the client goes, or the requested time is over. */
-  watch(selection: Selection, sink: WatchSink): void;
+  /** Opens the stream and sends events until the client goes, or the requested time is over. */
+  watch(selection: Selection, open: () => WatchSink): void;
   /** Pages that were begun can no longer be continued. */
   expirePages(): void;
 }
@@ -68,7 +68,7 @@ export function createReads(storage: Storage, options: { readonly bookmarkInterv
           remainingItemCount: remaining.length,
         }),
       },
-      items,
+      items: items.map((object) => listItem(resource, object)),
     };
   }
 
@@ -82,27 +82,32 @@ export function createReads(storage: Storage, options: { readonly bookmarkInterv
     return token;
   }
 
-  function watch(selection: Selection, sink: WatchSink): void {
+  function watch(selection: Selection, open: () => WatchSink): void {
     const { query, resource } = selection;
     const matches = predicate(selection);
     const requested = query.get("resourceVersion") ?? "";
     let from = Number(requested);
     if (!Number.isInteger(from)) throw badRequest(`Invalid resource version: ${requested}`);
+    const timeoutSeconds = numberOf(query, "timeoutSeconds");
+    const sink = open();
     if (requested === "" || requested === "0") {
       from = storage.version;
       for (const object of storage.list(resource)) if (matches(object)) sink.send({ type: "ADDED", object });
     }
-    using resources = new DisposableStack();
-    resources.use(storage.watch(resource, from, (event) => forward(event, matches, sink)));
+    let subscription: Disposable;
+    try {
+      subscription = storage.watch(resource, from, (event) => forward(event, matches, sink));
+    } catch (status) {
+      sink.send({ type: "ERROR", object: status }); // as kube-apiserver: 200, and 410 within the stream
+      return sink.end();
+    }
     const timers: NodeJS.Timeout[] = [];
     if (query.get("allowWatchBookmarks") === "true") {
       timers.push(setInterval(() => sink.send(bookmark(resource)), options.bookmarkIntervalMs));
     }
-    const timeoutSeconds = numberOf(query, "timeoutSeconds");
     if (timeoutSeconds > 0) timers.push(setTimeout(() => sink.end(), timeoutSeconds * 1000));
-    const running = resources.move();
     sink.closed.addEventListener("abort", () => {
-      running.dispose();
+      subscription[Symbol.dispose]();
       for (const timer of timers) clearTimeout(timer);
     });
   }
@@ -141,6 +146,13 @@ function predicate({ namespace, query }: Selection): (object: ApiObject) => bool
     (namespace === undefined || object.metadata.namespace === namespace) &&
     byLabel(object.metadata.labels ?? {}) &&
     byField(object);
+}
+
+/** Items of built-in resources carry no type in lists; those of custom resources do. */
+function listItem(resource: ServedResource, object: ApiObject): ApiObject {
+  if (resource.group.includes(".") && !resource.group.endsWith(".k8s.io")) return object;
+  const { apiVersion: _apiVersion, kind: _kind, ...item } = object;
+  return item as ApiObject;
 }
 
 function numberOf(query: URLSearchParams, name: string): number {

@@ -98,7 +98,7 @@ async function dispatch(parts: ServerParts, route: Route, call: Call): Promise<v
   const { verb, url, request, response } = call;
   const selection = { resource: route.resource, namespace: route.namespace, query: url.searchParams };
   if (verb === "list") return sendJson(response, 200, parts.reads.list(selection));
-  if (verb === "watch") return parts.reads.watch(selection, openWatch(parts, response));
+  if (verb === "watch") return parts.reads.watch(selection, () => openWatch(parts, response));
   if (verb === "get") {
     const object = parts.storage.get(route.resource, `${route.namespace ?? ""}/${route.name}`);
     if (!object) throw notFound(qualifiedName(route.resource), route.name ?? "");
@@ -165,7 +165,9 @@ function openWatch(parts: ServerParts, response: ServerResponse): WatchSink {
   const closed = new AbortController();
   const watch: OpenWatch = {
     silent: false,
-    write: (line) => response.write(`${line}\n`),
+    write: (line) => {
+      if (!response.writableEnded) response.write(`${line}\n`);
+    },
     end: () => response.end(),
   };
   response.writeHead(200, { "content-type": "application/json" });
