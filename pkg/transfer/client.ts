@@ -13,8 +13,10 @@ export interface Client {
   readonly writable: boolean;
   /** True when the kernel has every byte that was written so far. */
   readonly drained: boolean;
+  /** Sends the head if that was not done. */
+  sendHead(): void;
   /**
-   * Hands on one chunk. True when the kernel has all of it, so that the chunk may be overwritten at once. Else the
+   * Hands on one chunk, after the head. True when the kernel has all of it, so that the chunk may be overwritten at once. Else the
    * chunk is lent until `written` is called, which happens in every case, also when the client goes away.
    */
   write(chunk: Uint8Array, written: () => void): boolean;
@@ -23,8 +25,8 @@ export interface Client {
 }
 
 /**
- * Waits until the response owns its connection (with pipelined requests it is not its turn at once) and sends the
- * head. Undefined when the client went away or the signal aborted first.
+ * Waits until the response owns its connection: with pipelined requests it is not its turn at once. Undefined when
+ * the client went away or the signal aborted first.
  *
  * Body bytes then go to the socket directly: `ServerResponse.write` corks it for every chunk, which costs a turn of
  * the event loop and hides whether the kernel took the bytes.
@@ -39,8 +41,7 @@ export async function claimClient(
   if (signal.aborted || socket === null || socket.destroyed || response.writableEnded) return undefined;
   // Content-Length is met by bytes that ServerResponse does not see.
   response.strictContentLength = false;
-  response.flushHeaders();
-  return socket instanceof Socket ? socketClient(socket) : responseClient(response);
+  return socket instanceof Socket ? socketClient(response, socket) : responseClient(response);
 }
 
 function ownsSocket(response: ServerResponse, signal: AbortSignal): Promise<boolean> {
@@ -60,7 +61,8 @@ function ownsSocket(response: ServerResponse, signal: AbortSignal): Promise<bool
   });
 }
 
-function socketClient(socket: Socket): Client {
+function socketClient(response: ServerResponse, socket: Socket): Client {
+  let headSent = false;
   return {
     get socketFd() {
       return plainDescriptor(socket);
@@ -73,13 +75,21 @@ function socketClient(socket: Socket): Client {
     },
     write(chunk, written) {
       let lent = false;
+      if (!headSent) socket.cork(); // head and first bytes in one system call
+      this.sendHead();
       socket.write(chunk, () => {
         if (lent) written();
       });
+      socket.uncork();
       // Node tries the system call at once; nothing left over means the kernel took everything (or the socket
       // is broken, which `writable` tells).
       lent = socket.writableLength > 0;
       return !lent;
+    },
+    sendHead() {
+      if (headSent) return;
+      headSent = true;
+      response.flushHeaders();
     },
     onGone(gone) {
       socket.on("close", gone);
@@ -102,6 +112,9 @@ export function responseClient(response: ServerResponse): Client {
     write(chunk, written) {
       response.write(chunk, () => written());
       return false;
+    },
+    sendHead() {
+      response.flushHeaders();
     },
     onGone(gone) {
       // A response that still waits for its turn is not told when the connection closes.

@@ -22,9 +22,10 @@ export async function relayBody(
   const { signal } = options;
   const client = await claimClient(response, signal);
   if (client === undefined) return { bytes: 0, ended: signal.aborted ? "aborted" : "client-gone" };
-  let lease: BufferLease;
+  let lease: BufferLease | undefined;
   try {
-    lease = await transferBuffers.lease({ signal });
+    // A small body often came together with its head.
+    if (body.early.length < options.lengthBytes) lease = await transferBuffers.lease({ signal });
   } catch {
     return { bytes: 0, ended: "aborted" };
   }
@@ -34,7 +35,7 @@ export async function relayBody(
 function pump(
   body: PeerBody,
   client: Client,
-  lease: BufferLease,
+  lease: BufferLease | undefined,
   options: RelayOptions,
 ): Promise<TransferOutcome> {
   const { connection } = body;
@@ -53,13 +54,13 @@ function pump(
     clientStallTimeoutMs: options.clientStallTimeoutMs ?? DEFAULT_CLIENT_STALL_TIMEOUT_MS,
     onEnd(ended) {
       if (body.unread > 0 || !body.sound) connection.close();
-      if (!lent) lease.release();
+      if (!lent) lease?.release();
       resolve({ bytes, ended });
     },
   });
 
   const receiver: Receiver = {
-    buffer: () => (watch.ended === undefined ? lease.buffer : undefined),
+    buffer: () => (watch.ended === undefined ? lease?.buffer : undefined),
     onBytes(chunk) {
       if (chunk.length > body.unread) body.sound = false;
       const block = own(chunk).subarray(0, Math.min(chunk.length, body.unread));
@@ -78,7 +79,7 @@ function pump(
 
   /** The first read of a relay still lands in the buffer that connections share. */
   function own(chunk: Buffer): Buffer {
-    if (chunk.buffer === lease.buffer.buffer) return chunk;
+    if (lease === undefined || chunk.buffer === lease.buffer.buffer) return chunk;
     chunk.copy(lease.buffer);
     return lease.buffer.subarray(0, chunk.length);
   }
@@ -100,7 +101,7 @@ function pump(
 
   function onReturned(): void {
     lent = false;
-    if (watch.ended !== undefined) lease.release();
+    if (watch.ended !== undefined) lease?.release();
     else if (blockTaken()) connection.read(receiver);
   }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { validateHeaderName, validateHeaderValue } from "node:http";
-import { isIPv6 } from "node:net";
 import { TransferError } from "./errors.ts";
 import { connectPeer, type PeerConnection } from "./peer-connection.ts";
 import type { PeerPool } from "./peer-pool.ts";
@@ -88,7 +87,10 @@ async function exchange(
       head,
       early: rest,
       method: request.method,
-      keep: (idleTimeoutMs) => pool?.keep(peerName(request), connection, idleTimeoutMs) ?? connection.close(),
+      keep(idleTimeoutMs) {
+        if (pool === undefined) connection.close();
+        else pool.keep(peerName(request), connection, idleTimeoutMs);
+      },
     });
   } catch (error) {
     connection.close();
@@ -168,7 +170,7 @@ function formatRequest(request: PeerRequest, keepAlive: boolean): string {
   if (!/^\/[\x21-\x7e]*$/.test(path)) throw requestInvalid("the path is not an encoded absolute path");
   if (!/^[A-Za-z0-9._:%-]+$/.test(host)) throw requestInvalid("the host is neither an address nor a name");
   // A zone (fe80::1%eth0) means something on this machine only.
-  const name = isIPv6(host) ? `[${host.replace(/%.*$/, "")}]` : host;
+  const name = host.includes(":") ? `[${host.replace(/%.*$/, "")}]` : host;
   const lines = [`${method} ${path} HTTP/1.1`, `Host: ${name}:${port}`];
   for (const [field, value] of Object.entries(headers)) {
     try {

@@ -130,11 +130,8 @@ async function finish(
   if (watch.ended !== undefined) return;
   watch.waitFor("client");
   const { promise, resolve } = Promise.withResolvers<void>();
-  response.once("finish", () => {
-    watch.end("complete");
-    resolve();
-  });
-  watch.signal.addEventListener("abort", () => resolve(), { once: true });
+  response.once("finish", () => watch.end("complete"));
+  watch.whenEnded(resolve);
   if (lastBytes === undefined) endResponse(response);
   else response.end(lastBytes);
   await promise;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { transferBuffers } from "./buffer-pool.ts";
+import { type BufferLease, transferBuffers } from "./buffer-pool.ts";
 import type { ByteRange } from "./byte-source.ts";
 import { type Client, writeBlock } from "./client.ts";
 import { readBlock } from "./read-file.ts";
@@ -30,7 +30,7 @@ export async function sendRing(sending: Sending, fd: number, limitBytes: number)
   const { client, watch } = sending;
   let unread = Math.min(limitBytes, bytesLeft(sending));
   if (unread <= 0 || watch.ended !== undefined) return;
-  const lease = await transferBuffers.lease({ signal: watch.signal });
+  const lease = await leaseWhileRunning(watch);
   const half = lease.buffer.length / 2;
   let filling = lease.buffer.subarray(0, half);
   let sent = lease.buffer.subarray(half);
@@ -55,4 +55,11 @@ export async function sendRing(sending: Sending, fd: number, limitBytes: number)
     if (!(await writing)) watch.end("client-gone");
     lease.release();
   }
+}
+
+async function leaseWhileRunning(watch: TransferWatch): Promise<BufferLease> {
+  const stop = new AbortController();
+  watch.whenEnded(() => stop.abort());
+  watch.waitFor("nobody");
+  return transferBuffers.lease({ signal: stop.signal });
 }

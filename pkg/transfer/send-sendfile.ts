@@ -24,6 +24,7 @@ export async function sendBySendfile(sending: Sending, fd: number, kernel: Kerne
   const { client, watch } = sending;
   const probe = Buffer.allocUnsafeSlow(PROBE_BYTES);
   let turnBytes = 0;
+  client.sendHead();
   while (bytesLeft(sending) > 0 && watch.ended === undefined) {
     if (turnBytes >= TURN_BYTES) {
       turnBytes = 0;

@@ -12,8 +12,8 @@ export type WaitingFor = "source" | "client" | "nobody";
 export interface TransferWatch {
   /** Why it ended; undefined while it runs. The first reason stands. */
   readonly ended: TransferEnd | undefined;
-  /** Aborts when it ended, for waits that must end with it. */
-  readonly signal: AbortSignal;
+  /** Calls back once it ended, for waits that must end with it; at once if it has ended already. */
+  whenEnded(callback: () => void): void;
   /** Says who is waited for from now on. Called per block, so it only notes the time. */
   waitFor(party: WaitingFor): void;
   /** Ends the transfer; removes the listeners and the timer. */
@@ -37,7 +37,7 @@ export function createTransferWatch(options: TransferWatchOptions): TransferWatc
   let party: WaitingFor = "nobody";
   let sinceMs = performance.now();
   let timer: NodeJS.Timeout | undefined;
-  const stop = new AbortController();
+  const callbacks: (() => void)[] = [];
 
   const onAbort = (): void => end("aborted");
   const stopListening = client.onGone(() => end("client-gone"));
@@ -62,15 +62,18 @@ export function createTransferWatch(options: TransferWatchOptions): TransferWatc
     clearTimeout(timer);
     signal.removeEventListener("abort", onAbort);
     stopListening();
-    stop.abort();
     options.onEnd(reason);
+    for (const callback of callbacks) callback();
   }
 
   return {
     get ended() {
       return ended;
     },
-    signal: stop.signal,
+    whenEnded(callback) {
+      if (ended === undefined) callbacks.push(callback);
+      else callback();
+    },
     waitFor(next) {
       party = next;
       sinceMs = performance.now();
