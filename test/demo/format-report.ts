@@ -10,14 +10,16 @@ const COLUMNS = ["NODE", "IMAGE", "LAYER", "SOURCE", "BYTES", "TIME"] as const;
 const RIGHT_ALIGNED: ReadonlySet<string> = new Set(["BYTES", "TIME"]);
 
 function formatTable(rows: readonly AccountRow[]): readonly string[] {
-  const cells = rows.map((row) => [
-    row.node,
-    row.image,
-    `${row.object.kind.padEnd(8)} ${row.object.digest.slice(0, 19)}`,
-    sourceOf(row),
-    grouped(row.bytes),
-    `${Math.round(row.object.durationMs)} ms`,
-  ]);
+  const cells = rows
+    .toSorted(byPlace)
+    .map((row) => [
+      row.node,
+      row.image,
+      `${row.object.kind.padEnd(8)} ${row.object.digest.slice(0, 19)}`,
+      sourceOf(row),
+      grouped(row.bytes),
+      `${Math.round(row.object.durationMs)} ms`,
+    ]);
   const table: readonly (readonly string[])[] = [COLUMNS, ...cells];
   const widths = COLUMNS.map((_, column) => Math.max(...table.map((line) => line[column]?.length ?? 0)));
   return table.map((line) =>
@@ -28,6 +30,18 @@ function formatTable(rows: readonly AccountRow[]): readonly string[] {
       })
       .join("  ")
       .trimEnd(),
+  );
+}
+
+const KINDS = ["index", "manifest", "config", "layer"];
+
+// Objects arrive in any order; the same order on every node makes the table readable.
+function byPlace(left: AccountRow, right: AccountRow): number {
+  return (
+    left.node.localeCompare(right.node) ||
+    left.image.localeCompare(right.image) ||
+    KINDS.indexOf(left.object.kind) - KINDS.indexOf(right.object.kind) ||
+    left.object.digest.localeCompare(right.object.digest)
   );
 }
 

@@ -16,3 +16,4 @@ export {
   readImageLayout,
 } from "./layout.ts";
 export { type ImageSpecification, type LayerCompression, makeImage } from "./make-image.ts";
+export { ImageFileError, type ImageFileErrorCode, readImageFile } from "./read-image-file.ts";

@@ -130,12 +130,25 @@ async function sendBody(
     entry.sent(chunk.length);
     if (sentBytes >= limitBytes) return breakOff(exchange, { last: chunk, fault });
     const flushed = response.write(chunk);
-    if (!flushed) await Promise.race([once(response, "drain"), once(response, "close")]);
+    if (!flushed) await drained(response);
     if (response.destroyed || request.socket.destroyed) return;
     if (fault?.kind === "slow")
       await sleep((chunk.length / fault.bytesPerSecond) * 1000, { signal: exchange.signal });
   }
   response.end();
+}
+
+/** Resolves when more can be written, or when the client has gone. */
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      response.off("drain", done);
+      response.off("close", done);
+      resolve();
+    };
+    response.on("drain", done);
+    response.on("close", done);
+  });
 }
 
 // What was written must reach the client first, else "after n bytes" would depend on the buffers' mood.
