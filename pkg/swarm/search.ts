@@ -38,6 +38,8 @@ const MAX_REQUESTS = 40;
 const MIN_ANSWERS = 2;
 /** Closer nodes taken from one answer. */
 const MAX_CLOSER_PEERS = REPLICATION;
+/** Providers taken from one answer. */
+const MAX_PROVIDERS = 64;
 
 type State = "new" | "asked" | "slow" | "answered" | "failed";
 
@@ -136,32 +138,32 @@ export async function search(
 
   function learn(frame: Uint8Array): void {
     const message = decodeMessage(frame);
-    for (const provider of readContacts(message.providerPeers, provided)) {
+    for (const provider of readContacts(message.providerPeers.slice(0, MAX_PROVIDERS), provided)) {
       provided.add(provider.id);
       target.onProvider?.(provider);
     }
-    consider(
-      readContacts(message.closerPeers.slice(0, MAX_CLOSER_PEERS), seen).filter(
-        ({ endpoints }) => endpoints.length > 0,
-      ),
-    );
+    for (const contact of readContacts(message.closerPeers.slice(0, MAX_CLOSER_PEERS), seen)) {
+      if (contact.endpoints.length > 0) consider([contact]);
+    }
   }
 
-  /** The peers of an answer that are not `known` yet, with the addresses that can be used from here. */
-  function readContacts(encodedPeers: readonly Uint8Array[], known: ReadonlySet<string>): Contact[] {
-    const contacts: Contact[] = [];
+  /** One by one the peers of an answer that are not `known` yet, with the addresses that can be used from here. */
+  function* readContacts(
+    encodedPeers: readonly Uint8Array[],
+    known: ReadonlySet<string>,
+  ): Generator<Contact, void, undefined> {
     for (const encoded of encodedPeers) {
       const peer = decodePeer(encoded);
       if (known.has(binaryString(peer.id))) continue;
       const endpoints: Endpoint[] = [];
       for (const address of peer.addresses) {
         const endpoint = parseEndpoint(address);
-        if (endpoint !== undefined && deps.policy.isUsable(endpoint) && !deps.policy.isOwn(endpoint))
+        if (endpoint !== undefined && deps.policy.isUsable(endpoint) && !deps.policy.isOwn(endpoint)) {
           endpoints.push(endpoint);
+        }
       }
-      contacts.push(createContact(peer.id, endpoints));
+      yield createContact(peer.id, endpoints);
     }
-    return contacts;
   }
 
   consider(closest(deps.contacts(), kademliaId, REPLICATION));
