@@ -44,7 +44,7 @@ export function createAdvertiser(
   options: AdvertiserOptions = {},
 ): Advertiser {
   const { store, router, filters, metrics, log, clock = systemClock } = deps;
-  const { intervalMs = 60_000, debounceMs = 50, retry = { initialMs: 500, maxMs: 30_000 } } = options;
+  const { intervalMs = 60_000, debounceMs = 20, retry = { initialMs: 500, maxMs: 30_000 } } = options;
   const announced = createAnnouncedKeys({ router, onSize: (count) => metrics.keys(count) });
   const admits = createContentFilter(filters);
   const pending = new Set<string>();

@@ -278,6 +278,17 @@ function describeFaults(name: string, start: () => Promise<ContainerdUnderTest>)
       assert.equal(Buffer.from(await readContent(store, digest)).toString(), "discovered");
     });
 
+    it("lists nothing when the files are not where they are said to be", async () => {
+      await using under = await start();
+      await using store = openStore(under, { contentPath: "/nonexistent" });
+      using driver = createContainerdDriver(under.socketPath);
+      await driver.addContent(Buffer.from("somewhere else"), { origin: ORIGIN });
+      await assert.rejects(store.inventory({ signal }), {
+        code: "STORE_UNAVAILABLE",
+        message: /nonexistent/,
+      });
+    });
+
     it("does not serve a file that is shorter than containerd says, nor one that is gone", async () => {
       await using under = await start();
       await using store = openStore(under);

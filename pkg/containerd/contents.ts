@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { constants } from "node:fs";
+import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { contentService, type Info, introspectionService } from "#api/containerd";
 import { errorMessage } from "#errors";
@@ -90,6 +92,12 @@ export function createContents(
     return join(contentPath, "blobs", digestAlgorithm(digest), digestHex(digest));
   }
 
+  // What cannot be read must not be listed: it would be announced, and every peer that asks would ask in vain.
+  async function requireFiles(call: Call): Promise<void> {
+    if (contentPath === "") contentPath = await discoverContentPath(client, call);
+    await read(() => access(join(contentPath, "blobs"), constants.R_OK | constants.X_OK));
+  }
+
   async function openListed(digest: Digest, sizeBytes: number, call: Call): Promise<Content | undefined> {
     const path = await pathOf(digest, call);
     const content = await read(() => files.open(path, call));
@@ -153,6 +161,9 @@ export function createContents(
           }
         }
       }
+      if (listed.size > 0) await requireFiles({ signal });
+      if (listed.size >= MAX_CONTENTS)
+        log.warn("content beyond the limit is not listed", { limit: MAX_CONTENTS });
       return listed;
     },
 
