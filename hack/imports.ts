@@ -88,19 +88,6 @@ export const HOMES: Readonly<Record<string, readonly string[]>> = {
   yaml: ["config", "kube", "extension", "osc", "nodelist"],
 };
 
-/** What a program's bundle must not reach, because of its memory or because it has no use for it there. */
-export const FORBIDDEN: Readonly<Record<string, readonly string[]>> = {
-  spegel: ["@kubernetes/client-node", "node-forge", "typebox", "fastify"],
-  bootstrapper: ["libp2p", "@libp2p/*", "@chainsafe/*", "@grpc/grpc-js", "protobufjs", "node-forge"],
-  admission: ["libp2p", "@libp2p/*", "@chainsafe/*", "@grpc/grpc-js", "protobufjs", "node-forge"],
-  extension: ["libp2p", "@libp2p/*", "@chainsafe/*", "@grpc/grpc-js", "protobufjs"],
-};
-
-/** True when the pattern of {@link FORBIDDEN} names this dependency. */
-export function matchesDependency(pattern: string, dependency: string): boolean {
-  return pattern.endsWith("/*") ? dependency.startsWith(pattern.slice(0, -1)) : pattern === dependency;
-}
-
 /** `@scope/name/deep` and `name/deep` without the part behind the package's name. */
 export function dependencyOf(specifier: string): string {
   const parts = specifier.split("/");
