@@ -3,6 +3,7 @@
  * HTTP edges: listen addresses, byte ranges, servers.
  *
  * `openPlainServer` is the node daemon's: no framework, the handler may write to the socket itself.
+ * `createHTTPServer` (fastify, TLS with certificates that may change) is for programs outside the nodes.
  */
 export {
   type AdmissionJudge,
@@ -13,8 +14,18 @@ export {
   MAX_REVIEW_BYTES,
   type ReviewOptions,
 } from "./admission-review.ts";
+export {
+  type CertificateDirectoryOptions,
+  type CertificateSource,
+  createCertificateSource,
+  type MutableCertificateSource,
+  openCertificateDirectory,
+  type ServerCertificate,
+} from "./certificate-source.ts";
+export { HTTPError, type HTTPErrorCode } from "./errors.ts";
 export { formatHostPort, type ListenAddress, parseListenAddress } from "./listen-address.ts";
 export { openPlainServer, type PlainServer, type PlainServerOptions } from "./plain-server.ts";
+export { createProbeServer, type ProbeServerDeps } from "./probe-server.ts";
 export {
   type ByteRange,
   formatContentRange,
@@ -24,3 +35,13 @@ export {
   type RangeRequest,
   resolveRange,
 } from "./range.ts";
+export {
+  type ClientCertificate,
+  createHTTPServer,
+  type HTTPAnswer,
+  type HTTPRequest,
+  type HTTPRoute,
+  type HTTPServer,
+  type HTTPServerDeps,
+  type HTTPServerOptions,
+} from "./server.ts";

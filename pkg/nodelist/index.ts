@@ -5,7 +5,7 @@
  * `serve.ts` is the table of contents; nodes come from a cluster or from a file.
  */
 export type { IPFamily } from "./choose.ts";
-export { openKubernetesNodes } from "./kubernetes-nodes.ts";
+export { type KubernetesNodes, openKubernetesNodes } from "./kubernetes-nodes.ts";
 export type { NodeAddressEntry, NodeSource } from "./node-source.ts";
 export {
   NodeListError,

@@ -12,6 +12,11 @@ interface KubernetesNode extends KubeObject {
   };
 }
 
+export interface KubernetesNodes extends NodeSource, AsyncDisposable {
+  /** Resolves after the first complete list; rejects when the signal aborts first. */
+  synced(options: { readonly signal: AbortSignal }): Promise<void>;
+}
+
 const MAX_ADDRESSES_KEPT = 16;
 
 /**
@@ -22,7 +27,7 @@ const MAX_ADDRESSES_KEPT = 16;
 export function openKubernetesNodes(deps: {
   readonly client: KubeClient;
   readonly logger: Logger;
-}): NodeSource & AsyncDisposable {
+}): KubernetesNodes {
   const informer = createInformer(deps, { resource: NODES as Resource<KubernetesNode>, trim: readNode });
   let snapshot: readonly NodeAddressEntry[] | undefined;
   const subscription = informer.subscribe((event) => {
@@ -35,6 +40,7 @@ export function openKubernetesNodes(deps: {
       snapshot ??= [...informer.values()];
       return snapshot;
     },
+    synced: (options) => informer.synced(options),
     async [Symbol.asyncDispose]() {
       subscription[Symbol.dispose]();
       await informer[Symbol.asyncDispose]();

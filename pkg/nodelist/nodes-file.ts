@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import { open } from "node:fs/promises";
 import { isIP } from "node:net";
 import { dirname } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { parse } from "yaml";
-import { createTaskGroup, directoryChanges } from "#async";
+import { createTaskGroup, directoryChanges, readSmallFile } from "#async";
 import { CodedError, errorMessage } from "#errors";
 import type { Logger } from "#log";
 import type { NodeAddressEntry, NodeSource } from "./node-source.ts";
@@ -70,10 +69,7 @@ export async function openNodesFile(
 async function readNodesFile(path: string): Promise<readonly NodeAddressEntry[]> {
   let text: string;
   try {
-    await using file = await open(path, "r");
-    const { size } = await file.stat();
-    if (size > MAX_FILE_BYTES) throw new Error(`is larger than ${MAX_FILE_BYTES} bytes`);
-    text = await file.readFile("utf8");
+    text = await readSmallFile(path, { maxBytes: MAX_FILE_BYTES });
   } catch (error) {
     throw invalid(`${path} cannot be read`, error);
   }
