@@ -21,8 +21,24 @@ export async function pullImages(
   images: readonly DemoImage[],
   options: { readonly upstream: Upstream; readonly signal: AbortSignal },
 ): Promise<readonly NodePull[]> {
+  const pulls: NodePull[] = [];
+  for (const image of images) {
+    const reference = `${options.upstream.host}/${image.repository}:${image.tag}`;
+    const report = await pullInto(node.storeDirectory, node, reference, options);
+    pulls.push({ node, image, report });
+  }
+  return pulls;
+}
+
+/** Pulls one image as containerd on this node would, into an OCI layout folder. */
+export async function pullInto(
+  directory: string,
+  node: DemoNode,
+  reference: string,
+  options: { readonly upstream: Upstream; readonly signal: AbortSignal },
+): Promise<PullReport> {
   const { upstream, signal } = options;
-  const store = await openOCILayoutStore({ directory: node.storeDirectory }, { signal });
+  const store = await openOCILayoutStore({ directory }, { signal });
   using client = createPullClient({
     hostsDirectory: node.hostsDirectory,
     store,
@@ -32,12 +48,7 @@ export async function pullImages(
     progressTimeoutMs: PROGRESS_TIMEOUT_MS,
     dial: (address) => dialFrom(node, upstream, address),
   });
-  const pulls: NodePull[] = [];
-  for (const image of images) {
-    const reference = `${upstream.host}/${image.repository}:${image.tag}`;
-    pulls.push({ node, image, report: await client.pull(reference, { signal }) });
-  }
-  return pulls;
+  return await client.pull(reference, { signal });
 }
 
 export function hostPlatform(): { readonly os: string; readonly architecture: string } {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { SpegelPorts } from "#api/spegel";
 import { sleep } from "#async";
 import { type RunningProcess, startProcess } from "../kit/process/index.ts";
@@ -20,8 +21,6 @@ export interface Daemon {
 }
 
 export interface DaemonOptions {
-  /** The program that the unit would start, and what stands before its own arguments. */
-  readonly program: { readonly command: string; readonly args: readonly string[] };
   readonly ports: SpegelPorts;
   /** Where the bootstrapper listens; on a node, this is the seed's gateway. */
   readonly bootstrapper: { readonly address: string; readonly port: number };
@@ -56,16 +55,16 @@ async function startDaemon(
   options: DaemonOptions,
   running: AsyncDisposableStack,
 ): Promise<Daemon> {
-  const { program, ports, signal } = options;
+  const { ports, signal } = options;
   const [executable = "", ...words] = await readExecStart(node);
   demand(words[0] === "registry", `the unit starts "${executable} ${words[0]}", not "registry"`);
   const url = new URL(flagOf(words, "http-bootstrap-url"));
   const started = await startProcess({
     name: `spegel on ${node.name}`,
-    command: program.command,
-    args: [...program.args, ...adaptFlags(words, node, options)],
+    command: join(node.root, executable),
+    args: adaptFlags(words, node, options),
     env: {
-      NODE_OPTIONS: `--import=${new URL("./node-names.ts", import.meta.url).href} --disable-warning=ExperimentalWarning`,
+      NODE_OPTIONS: `--require=${fileURLToPath(new URL("./node-names.cjs", import.meta.url))}`,
       DEMO_NAMES: JSON.stringify({ [url.hostname]: options.bootstrapper.address }),
     },
     ready: { kind: "http", url: `http://${node.address}:${ports.registryPort}/livez` },

@@ -104,6 +104,29 @@ test("several platforms stand under one index, with docker's media types when as
   }
 });
 
+test("of an index with several platforms one can be read alone, when the others were never fetched", async (t) => {
+  const platforms = [
+    { os: "linux", architecture: "amd64" },
+    { os: "linux", architecture: "arm64" },
+  ];
+  const made = await makeImage(
+    folder(),
+    { seed: "one", layerSizesBytes: [KIB], platforms },
+    { signal: t.signal },
+  );
+  const options = { platform: { os: "linux", architecture: "arm64" }, signal: t.signal };
+  const arm = await readImageLayout(made.directory, options);
+  assert.deepEqual(
+    arm.objects.map((object) => object.kind),
+    ["config", "layer", "manifest", "index"],
+  );
+  for (const object of made.objects) {
+    if (!arm.objects.some((each) => each.digest === object.digest)) await rm(made.blobPath(object.digest));
+  }
+  assert.deepEqual((await readImageLayout(made.directory, options)).objects, arm.objects);
+  await assert.rejects(readImageLayout(made.directory, { signal: t.signal }), /is missing/);
+});
+
 test("an image with an index is read back, and a folder with two images needs a choice", async (t) => {
   const made = await makeImage(
     folder(),

@@ -18,21 +18,25 @@ export interface WrittenLayer {
 const CHUNK_BYTES = 4 * 1024 * 1024;
 const TAR_BLOCK_BYTES = 512;
 
-/** Writes a layer, a tar with one file of `sizeBytes` random-looking bytes, into `blobs` under its digest. */
+/** A file in a layer: given bytes, or so many that look random and follow from the seed. */
+export type LayerFile =
+  | { readonly path: string; readonly mode: number; readonly bytes: Buffer }
+  | { readonly path: string; readonly mode: number; readonly seed: string; readonly sizeBytes: number };
+
+/** Writes a layer into `blobs` under its digest. */
 export async function writeLayer(options: {
   readonly blobs: string;
-  readonly seed: string;
-  readonly sizeBytes: number;
+  readonly files: readonly LayerFile[];
   readonly compression: LayerCompression;
   readonly signal: AbortSignal;
 }): Promise<WrittenLayer> {
   const tarHash = createHash("sha256");
   const blobHash = options.compression === "none" ? tarHash : createHash("sha256");
-  const partial = join(options.blobs, `.partial-${createHash("sha256").update(options.seed).digest("hex")}`);
+  const partial = join(options.blobs, ".partial");
   let sizeBytes = 0;
   {
     await using file = await open(partial, "w");
-    for await (const chunk of compressed(hashed(tarOf(options), tarHash), options.compression)) {
+    for await (const chunk of compressed(hashed(tarOf(options.files), tarHash), options.compression)) {
       options.signal.throwIfAborted();
       if (blobHash !== tarHash) blobHash.update(chunk);
       await file.write(chunk);
@@ -65,11 +69,15 @@ function compressed(source: AsyncIterable<Buffer>, compression: LayerCompression
   return compose(Readable.from(source, { objectMode: false }), compressor) as AsyncIterable<Buffer>;
 }
 
-function* tarOf(options: { readonly seed: string; readonly sizeBytes: number }): Generator<Buffer> {
-  yield tarHeader("content.bin", options.sizeBytes);
-  yield* keyStream(options.seed, options.sizeBytes);
-  const padding = (TAR_BLOCK_BYTES - (options.sizeBytes % TAR_BLOCK_BYTES)) % TAR_BLOCK_BYTES;
-  yield Buffer.alloc(padding + 2 * TAR_BLOCK_BYTES);
+function* tarOf(files: readonly LayerFile[]): Generator<Buffer> {
+  for (const file of files) {
+    const sizeBytes = "bytes" in file ? file.bytes.length : file.sizeBytes;
+    yield tarHeader(file, sizeBytes);
+    if ("bytes" in file) yield file.bytes;
+    else yield* keyStream(file.seed, sizeBytes);
+    yield Buffer.alloc((TAR_BLOCK_BYTES - (sizeBytes % TAR_BLOCK_BYTES)) % TAR_BLOCK_BYTES);
+  }
+  yield Buffer.alloc(2 * TAR_BLOCK_BYTES);
 }
 
 // AES in counter mode over zeros: as fast as the disk, and the same bytes for the same seed.
@@ -82,11 +90,11 @@ function* keyStream(seed: string, sizeBytes: number): Generator<Buffer> {
 }
 
 // POSIX ustar: numbers in octal text, the checksum taken over a header whose checksum field is blank.
-function tarHeader(name: string, sizeBytes: number): Buffer {
+function tarHeader(file: { readonly path: string; readonly mode: number }, sizeBytes: number): Buffer {
   const header = Buffer.alloc(TAR_BLOCK_BYTES);
   const octal = (value: number, digits: number): string => `${value.toString(8).padStart(digits, "0")}\0`;
-  header.write(name, 0);
-  header.write(octal(0o644, 7), 100);
+  header.write(file.path.replace(/^\/+/, ""), 0, 100);
+  header.write(octal(file.mode, 7), 100);
   header.write(octal(0, 7), 108);
   header.write(octal(0, 7), 116);
   header.write(octal(sizeBytes, 11), 124);

@@ -52,11 +52,12 @@ const MAX_OBJECTS = 10_000;
  * Reads one image of an OCI image layout folder and checks that each object is there in its full size.
  *
  * @param options.reference the `org.opencontainers.image.ref.name` to choose when the folder holds several images
+ * @param options.platform leaves out the manifests for other platforms, which a pull for this one does not fetch
  * @throws ImageLayoutError
  */
 export async function readImageLayout(
   directory: string,
-  options: { readonly reference?: string; readonly signal: AbortSignal },
+  options: { readonly reference?: string; readonly platform?: Platform; readonly signal: AbortSignal },
 ): Promise<ImageLayout> {
   const blobPath = (digest: Digest): string =>
     join(directory, "blobs", digestAlgorithm(digest), digestHex(digest));
@@ -68,7 +69,7 @@ export async function readImageLayout(
     await checkSize(blobPath(object.digest), object, options.signal);
     if (object.kind === "index" || object.kind === "manifest") {
       if (depth >= MAX_DEPTH) throw invalid(directory, "its indexes are nested too deeply");
-      for (const child of await readChildren(blobPath(object.digest), object, options.signal))
+      for (const child of await readChildren(blobPath(object.digest), object, options))
         await visit(child, depth + 1);
     }
     if (objects.size >= MAX_OBJECTS) throw invalid(directory, `it has more than ${MAX_OBJECTS} objects`);
@@ -107,13 +108,26 @@ async function readRoot(
   return objectOf(root);
 }
 
-async function readChildren(path: string, parent: ImageObject, signal: AbortSignal): Promise<ImageObject[]> {
-  const bytes = await readFile(path, { signal });
+async function readChildren(
+  path: string,
+  parent: ImageObject,
+  options: { readonly platform?: Platform; readonly signal: AbortSignal },
+): Promise<ImageObject[]> {
+  const bytes = await readFile(path, { signal: options.signal });
   const children = descriptorsOf(bytes, path, parent.digest);
   // A manifest's first child is its config, the others are layers; an index has manifests only.
-  return children.map((child, index) =>
-    parent.kind === "manifest" ? { ...child, kind: index === 0 ? "config" : "layer" } : objectOf(child),
-  );
+  if (parent.kind === "manifest") {
+    return children.map((child, index) => ({ ...child, kind: index === 0 ? "config" : "layer" }));
+  }
+  const platforms = platformsOf(bytes);
+  return children
+    .filter((_, index) => isFor(platforms[index], options.platform))
+    .map((child) => objectOf(child));
+}
+
+function isFor(offered: Partial<Platform> | undefined, wanted: Platform | undefined): boolean {
+  if (wanted === undefined || offered === undefined) return true;
+  return offered.os === wanted.os && offered.architecture === wanted.architecture;
 }
 
 function descriptorsOf(bytes: Uint8Array, directory: string, name: string): readonly Descriptor[] {
@@ -135,6 +149,14 @@ function refNames(bytes: Uint8Array): readonly (string | undefined)[] {
     const name = annotations?.[REF_NAME];
     return typeof name === "string" ? name : undefined;
   });
+}
+
+/** What an index says of each of its manifests; its descriptors are validated when this runs. */
+export function platformsOf(bytes: Uint8Array): readonly (Partial<Platform> | undefined)[] {
+  const document = JSON.parse(Buffer.from(bytes).toString("utf8")) as {
+    readonly manifests: readonly { readonly platform?: Partial<Platform> }[];
+  };
+  return document.manifests.map((each) => each.platform);
 }
 
 function objectOf(descriptor: Descriptor): ImageObject {

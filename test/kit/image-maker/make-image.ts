@@ -12,6 +12,8 @@ export interface ImageSpecification {
   readonly seed: string;
   /** Size of the one file in each layer's tar, in bytes; at most 8 GiB - 1, which is what a tar header can say. */
   readonly layerSizesBytes: readonly number[];
+  /** Files of a first layer below the others; their paths have at most 100 bytes. */
+  readonly files?: readonly { readonly path: string; readonly mode: number; readonly bytes: Buffer }[];
   /** Default `none`. */
   readonly compression?: LayerCompression;
   /** One manifest each; default linux/amd64. */
@@ -100,11 +102,14 @@ async function writeManifest(options: {
   const { blobs, types, platform, specification, signal } = options;
   const compression = specification.compression ?? "none";
   const layers: WrittenLayer[] = [];
+  const { files } = specification;
+  if (files !== undefined) layers.push(await writeLayer({ blobs, files, compression, signal }));
   for (const [index, sizeBytes] of specification.layerSizesBytes.entries()) {
     const seed = [specification.seed, platform.os, platform.architecture, platform.variant ?? "", index].join(
       "/",
     );
-    layers.push(await writeLayer({ blobs, seed, sizeBytes, compression, signal }));
+    const content = { path: "content.bin", mode: 0o644, seed, sizeBytes };
+    layers.push(await writeLayer({ blobs, files: [content], compression, signal }));
   }
   const config = await writeJSON(blobs, types.config, {
     ...platform,

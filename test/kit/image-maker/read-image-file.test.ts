@@ -46,6 +46,16 @@ for (const compression of ["none", "gzip", "zstd"] as const) {
   });
 }
 
+test("a file that was put into an image comes out of it as it was", async (t) => {
+  const script = Buffer.from("#!/bin/sh\nexec true\n");
+  const layout = await makeImage(
+    join(root, "files"),
+    { seed: "files", layerSizesBytes: [10], files: [{ path: "/usr/bin/tool", mode: 0o755, bytes: script }] },
+    { signal: t.signal },
+  );
+  assert.deepEqual(await readImageFile(layout, "/usr/bin/tool", { platform, signal: t.signal }), script);
+});
+
 for (const format of ["ustar", "gnu", "pax"]) {
   test(`archives of tar in format ${format} are read, long names and folders included`, async () => {
     const folder = join(root, `tar-${format}`);
@@ -59,15 +69,8 @@ for (const format of ["ustar", "gnu", "pax"]) {
     for await (const entry of readTar(piecesOf(await readFile(archive), 333))) {
       if (entry.kind === "file") found.set(entry.name, (await entry.read()).toString());
     }
-    assert.deepEqual(
-      found,
-      new Map(
-        [
-          [`./${deep}`, "deep"],
-          ["./short", "x".repeat(700)],
-        ].sort() as [string, string][],
-      ),
-    );
+    const expected = new Map([["./short", "x".repeat(700)]]).set(`./${deep}`, "deep");
+    assert.deepEqual(found, expected);
   });
 }
 

@@ -5,7 +5,7 @@ import { compose } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { CodedError } from "#errors";
 import { type Descriptor, parseManifest } from "#oci";
-import type { ImageLayout, ImageObject, Platform } from "./layout.ts";
+import { type ImageLayout, type ImageObject, type Platform, platformsOf } from "./layout.ts";
 import { readTar } from "./read-tar.ts";
 
 export type ImageFileErrorCode = "IMAGE_FILE_MISSING" | "IMAGE_FILE_TOO_LARGE" | "IMAGE_PLATFORM_MISSING";
@@ -58,11 +58,8 @@ async function layersOf(
   const children = parseManifest(bytes)?.children ?? [];
   if (parent.kind !== "index") return children.slice(1);
   const { os, architecture } = options.platform;
-  const document = JSON.parse(bytes.toString("utf8")) as {
-    readonly manifests: readonly { readonly platform?: Platform }[];
-  };
-  const index = document.manifests.findIndex(
-    ({ platform }) => platform?.os === os && platform.architecture === architecture,
+  const index = platformsOf(bytes).findIndex(
+    (platform) => platform?.os === os && platform.architecture === architecture,
   );
   const chosen = layout.objects.find((object) => object.digest === children[index]?.digest);
   if (chosen !== undefined) return layersOf(layout, chosen, options);

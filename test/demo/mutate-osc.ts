@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFile } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
+import { parse } from "yaml";
+import type { OperatingSystemConfig } from "#api/gardener";
+import type { KubeClient, Resource } from "#kube";
+import { SPEGEL_UNIT_NAME } from "#nodelayout";
+import { validateOSC } from "../kit/node-agent/index.ts";
+import { demand } from "./errors.ts";
+
+const OSCS: Resource<OperatingSystemConfig> = {
+  group: "extensions.gardener.cloud",
+  version: "v1alpha1",
+  plural: "operatingsystemconfigs",
+  kind: "OperatingSystemConfig",
+  namespaced: true,
+};
+
+/**
+ * Plays gardenlet: writes the OperatingSystemConfigs of a worker pool through the API server, which asks the
+ * webhook of the running extension.
+ *
+ * @returns the one for running nodes, as the webhook changed it
+ */
+export async function mutateOSC(
+  client: KubeClient,
+  options: { readonly signal: AbortSignal },
+): Promise<OperatingSystemConfig> {
+  const provision = await readExample("osc-provision.yaml");
+  const stored = await client.create(OSCS, provision, options);
+  demand(isDeepStrictEqual(stored.spec, provision.spec), "the webhook changed the user data of new machines");
+
+  const original = await readExample("osc-reconcile.yaml");
+  const mutated = await client.create(OSCS, original, options);
+  demand(
+    mutated.spec.units?.some((unit) => unit.name === SPEGEL_UNIT_NAME) === true,
+    "the webhook did not add the unit of spegel",
+  );
+  const problems = validateOSC(mutated);
+  demand(problems.length === 0, `Gardener would refuse what the webhook made: ${problems.join("; ")}`);
+
+  // The OS extension writes the object as well: what is changed already must stay as it is.
+  const again = await client.replace(OSCS, mutated, options);
+  demand(isDeepStrictEqual(again.spec, mutated.spec), "the webhook changed its own result once more");
+  return mutated;
+}
+
+async function readExample(name: string): Promise<OperatingSystemConfig> {
+  const text = await readFile(new URL(`../../example/${name}`, import.meta.url), "utf8");
+  return parse(text) as OperatingSystemConfig;
+}
