@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * A cluster in miniature inside network namespaces: an upstream registry, and nodes with a real containerd and the
+ * daemon each. Needs root, iproute2, containerd and runc. Nothing in it can reach the machine's own network.
+ */
+export { type ContainerdNode, containerdVersion, startContainerdNode } from "./containerd-node.ts";
+export { type CRI, type CRIImage, createCRI } from "./cri.ts";
+export { enterNamespace, inNamespace, type Namespace, openNetwork, type RigNetwork } from "./network.ts";
+export { openRig, type Rig, type RigImage, type RigOptions, UPSTREAM } from "./rig.ts";
+export { type SpegelNode, startSpegelNode } from "./spegel-node.ts";
