@@ -28,7 +28,7 @@ const USER_AGENT = "containerd/pull-client";
 
 /**
  * Asks one host, repeating where containerd does: 401 with credentials, 405 to HEAD of a manifest by GET, 408
- * and 429 up to five times without a pause, 500, 503 and 504 once and only on the last host.
+ * and 429 up to five times without a pause, 500, 503 and 504 once and only on the last host (2.x; 1.6 does not).
  *
  * Rejects when there is no answer at all.
  */

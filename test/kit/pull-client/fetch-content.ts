@@ -18,7 +18,7 @@ export interface Fetching extends Asking {
   readonly onRefusal: (refusal: Refusal) => void;
 }
 
-// containerd's reader gives up after this many cuts without a byte between them.
+// containerd's reader gives up at the fourth cut in a row; the one that ends a stretch with bytes is the first of them.
 const MAX_CUTS_WITHOUT_PROGRESS = 3;
 
 /**
@@ -46,7 +46,7 @@ export async function* fetchContent(object: Descriptor, options: Fetching): Asyn
       if (error instanceof PullError) throw error;
       // containerd takes up a body that ended early; any other failure of the connection ends the pull.
       if (answer.wasReset()) throw lost(object, host, error);
-      cutsWithoutProgress = offset > start ? 0 : cutsWithoutProgress + 1;
+      cutsWithoutProgress = offset > start ? 1 : cutsWithoutProgress + 1;
       if (cutsWithoutProgress > MAX_CUTS_WITHOUT_PROGRESS) throw lost(object, host, error);
     }
   } while (offset < object.sizeBytes);
