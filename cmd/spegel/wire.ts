@@ -31,6 +31,9 @@ import { answerMetrics } from "./metrics-server.ts";
 /** Where a cluster without Gardener mounts the credentials of the registries. Spegel's fixed path. */
 const BASIC_AUTH_DIRECTORY = "/etc/secrets/basic-auth";
 
+/** Where Gardener's node agent pulls the images whose files it extracts, the node's own components among them. */
+const IMAGE_EXTRACTION_NAMESPACE = "default";
+
 /** Tuning that is not a setting; see docs/LIMITS.md. */
 const HEDGE_AFTER_MS = 50;
 const ANSWER_TIMEOUT_MS = 1_000;
@@ -61,7 +64,8 @@ export async function openRegistry(
   const auth = await readBasicAuth(BASIC_AUTH_DIRECTORY);
   const tasks = createTaskGroup({ signal });
 
-  const store = guard(await openStore(configuration, parts, { log, signal }), parts, { log, metrics });
+  const opened = await openStore(configuration, parts, { log, signal });
+  const store = guard(opened.store, parts, { log, metrics });
   const swarm = parts.use(
     await openSwarm(
       { logger: log, metrics: createSwarmMetrics(metrics), bootstrap: [bootstrapSource(configuration, log)] },
@@ -95,7 +99,7 @@ export async function openRegistry(
         }),
         metrics: createMirrorMetrics(metrics),
         log,
-        ready: () => swarm.ready(),
+        ready: () => swarm.ready() && opened.connected() && advertiser.synced(),
         ...(auth === undefined ? {} : { auth }),
       },
       {
@@ -108,6 +112,10 @@ export async function openRegistry(
         stallTimeoutMs: STALL_TIMEOUT_MS,
       },
     ),
+  );
+  metrics.observedGauge(
+    { name: "spegel_store_connected", help: "1 while the content store answers, else 0." },
+    () => Number(opened.connected()),
   );
   observeProcess(metrics);
   const metricsServer = parts.use(
@@ -131,23 +139,35 @@ export async function openRegistry(
   return { finished: tasks.finished, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
 
+interface OpenedStore {
+  readonly store: ContentStore;
+  /** False while whoever owns the content (containerd) does not answer. */
+  connected(): boolean;
+}
+
 async function openStore(
   configuration: RegistryConfiguration,
   parts: AsyncDisposableStack,
   context: { readonly log: Logger; readonly signal: AbortSignal },
-): Promise<ContentStore> {
-  const layout = /^oci-layout:(.+)$/.exec(configuration.store)?.[1];
-  if (layout !== undefined) return openOCILayoutStore({ directory: layout }, { signal: context.signal });
-  return parts.use(
+): Promise<OpenedStore> {
+  const directory = /^oci-layout:(.+)$/.exec(configuration.store)?.[1];
+  if (directory !== undefined) {
+    return {
+      store: await openOCILayoutStore({ directory }, { signal: context.signal }),
+      connected: () => true,
+    };
+  }
+  const store = parts.use(
     openContainerdStore(
       { log: context.log },
       {
         socketPath: configuration.containerdSock,
-        namespaces: [configuration.containerdNamespace],
+        namespaces: [...new Set([configuration.containerdNamespace, IMAGE_EXTRACTION_NAMESPACE])],
         contentPath: configuration.containerdContentPath,
       },
     ),
   );
+  return { store, connected: () => store.connected() };
 }
 
 /** Content that does not hash to its digest is served once at most. */
