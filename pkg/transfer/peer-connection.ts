@@ -26,6 +26,7 @@ export interface PeerConnection {
   rest(onClosed: () => void): void;
   /** Takes it back from rest. */
   wake(): void;
+  /** Closes it; whoever still reads is told that it ended. */
   close(): void;
 }
 
@@ -115,7 +116,7 @@ function createConnection(socket: Socket, link: Link): PeerConnection {
     if (error !== undefined) link.error = error;
     socket.destroy();
     onClosed?.();
-    const receiver = link.receiver;
+    const { receiver } = link;
     link.receiver = undefined;
     receiver?.onEnd(error);
   };
@@ -153,10 +154,6 @@ function createConnection(socket: Socket, link: Link): PeerConnection {
       link.receiver = undefined;
       socket.ref();
     },
-    close() {
-      link.ended = true;
-      link.receiver = undefined;
-      socket.destroy();
-    },
+    close: () => onEnd(),
   };
 }

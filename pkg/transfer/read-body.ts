@@ -66,8 +66,8 @@ export function readBody(body: PeerBody, options: ReadAllOptions): Promise<Buffe
 
   function fail(reason: Error): void {
     body.sound = false;
+    reject(reason); // before closing, which reports an end of its own
     body.connection.close();
-    reject(reason);
   }
 
   function surplus(): TransferError {

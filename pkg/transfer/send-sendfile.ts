@@ -46,7 +46,7 @@ export async function sendBySendfile(sending: Sending, fd: number, kernel: Kerne
       else if (count === 0) throw sourceFailed(undefined, offset(sending));
       else if (count === -EAGAIN) await passBlock(sending, fd, kernel, probe);
       else if (count === -EPIPE || count === -ECONNRESET) watch.end("client-gone");
-      else if (count === -EIO) throw sourceFailed(undefined, offset(sending));
+      else if (count === -EIO) throw sourceFailed(new Error("sendfile: input/output error"), offset(sending));
       else return;
     }
     turnBytes += sending.bytes - before;
