@@ -132,7 +132,7 @@ function askPlain(address: string, path: string): Promise<Answer> {
 }
 
 /** A logger, and a promise for the next line with this message. */
-function listen(): { readonly logger: Logger; next(message: string): Promise<void> } {
+function listen(): { readonly logger: Logger; readonly next: (message: string) => Promise<void> } {
   const waiting = new Map<string, () => void>();
   const write = (line: string): void => waiting.get((JSON.parse(line) as { msg: string }).msg)?.();
   return {

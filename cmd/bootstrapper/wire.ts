@@ -11,7 +11,6 @@ import {
   openKubernetesNodes,
   openNodesFile,
 } from "#nodelist";
-import packageJSON from "../../package.json" with { type: "json" };
 import type { BootstrapperFlags } from "./flags.ts";
 
 export interface BootstrapperDeps {
@@ -83,7 +82,6 @@ async function openNodes(
   }
   const { kubeconfig: path } = flags;
   const connection = await loadKubeConfig({ env: environment, ...(path === undefined ? {} : { path }) });
-  const userAgent = `spegel-bootstrapper/${packageJSON.version}`;
-  const client = parts.use(createKubeClient(connection, { userAgent }));
+  const client = parts.use(createKubeClient(connection, { userAgent: "spegel-bootstrapper" }));
   return parts.use(openKubernetesNodes({ client, logger }));
 }

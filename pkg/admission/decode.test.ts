@@ -87,7 +87,7 @@ describe("decodeSpegelConfig", () => {
 
   it("refuses numbers that are no port", () => {
     for (const port of [-1, 0, 1.5, 65536, 2 ** 31, Number.NaN, true, "5000", {}, []]) {
-      assert.equal(problemsOf({ ...TYPE, registryPort: port }).length, 1, String(port));
+      assert.equal(problemsOf({ ...TYPE, registryPort: port }).length, 1, JSON.stringify(port));
     }
   });
 

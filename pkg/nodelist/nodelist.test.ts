@@ -32,7 +32,7 @@ function serve(
   nodes: readonly NodeAddressEntry[] | undefined,
   options: Partial<NodeListOptions> = {},
   metrics = createMetrics(),
-): (clientCertificate?: ClientCertificate | undefined) => HTTPAnswer {
+): (clientCertificate?: ClientCertificate) => HTTPAnswer {
   const source: NodeSource = { nodes: () => nodes };
   const route = createNodeListRoute(
     { source, metrics: createNodeListMetrics(metrics, source) },
@@ -225,13 +225,12 @@ describe("openNodesFile", () => {
   /** A logger, and a promise for the next line with this message. */
   function listen(): {
     readonly logger: ReturnType<typeof createLogger>;
-    next(message: string): Promise<string>;
+    readonly next: (message: string) => Promise<string>;
   } {
     const waiting = new Map<string, (line: string) => void>();
     const sink = {
       write(line: string): void {
-        const { message, msg } = JSON.parse(line) as { message?: string; msg?: string };
-        waiting.get(msg ?? message ?? "")?.(line);
+        waiting.get((JSON.parse(line) as { msg: string }).msg)?.(line);
       },
     };
     return {

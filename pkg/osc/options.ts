@@ -39,7 +39,7 @@ export function resolveOptions(options: OSCOptions): NodeOptions {
   const { watchdogSeconds } = resolved;
   const isWatchdogValid =
     watchdogSeconds === undefined || (Number.isInteger(watchdogSeconds) && watchdogSeconds > 0);
-  demand(isImage(resolved.image), "image", "is not an image reference");
+  demand(IMAGE.test(resolved.image), "image", "is not an image reference");
   demand(MEMORY.test(resolved.memoryHigh), "memoryHigh", "is not a size such as 80M");
   demand(MEMORY.test(resolved.memoryMax), "memoryMax", "is not a size such as 100M");
   demand(isWatchdogValid, "watchdogSeconds", "is not a whole number of seconds");
@@ -48,10 +48,6 @@ export function resolveOptions(options: OSCOptions): NodeOptions {
     demand(capability === "pull" || capability === "resolve", "capabilities", `"${capability}" is not known`);
   }
   return Object.freeze(resolved);
-}
-
-export function isImage(text: string): boolean {
-  return IMAGE.test(text);
 }
 
 function demand(isTrue: boolean, option: string, message: string): void {

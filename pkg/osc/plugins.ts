@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { OperatingSystemConfig, PluginConfig } from "#api/gardener";
+import type { JSONValue, OperatingSystemConfig, PluginConfig } from "#api/gardener";
 import { upsert, withContainerd } from "./draft.ts";
 
 /**
@@ -27,9 +27,14 @@ function addValues(plugins: readonly PluginConfig[], path: readonly string[]): r
   const isTable = (plugin: PluginConfig): boolean => plugin.op !== "remove" && isSamePath(plugin.path, path);
   const existing = plugins.findLast(isTable);
   if (existing === undefined) return [...plugins, { op: "add", path, values: VALUES }];
-  const { values } = existing;
-  const others = typeof values === "object" && values !== null && !Array.isArray(values) ? values : {};
-  return upsert(plugins, { ...existing, values: { ...others, ...VALUES } }, (plugin) => plugin === existing);
+  const values = { ...tableOf(existing.values), ...VALUES };
+  return upsert(plugins, { ...existing, values }, (plugin) => plugin === existing);
+}
+
+/** Anything but a table is no value for a plugin; the API server will say so if it stays. */
+function tableOf(values: PluginConfig["values"]): Readonly<Record<string, JSONValue>> {
+  const isTable = typeof values === "object" && values !== null && !Array.isArray(values);
+  return isTable ? (values as Readonly<Record<string, JSONValue>>) : {};
 }
 
 function isSamePath(left: readonly string[], right: readonly string[]): boolean {

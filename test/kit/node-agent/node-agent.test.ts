@@ -239,52 +239,58 @@ describe("applyOSC", () => {
 
 describe("patchContainerdConfig", () => {
   const { criConfig } = mutated().spec;
-  const patched = (config: string): Record<string, any> => {
-    assert.ok(criConfig?.containerd);
-    return parseTOML(patchContainerdConfig(config, criConfig, criConfig.containerd))["plugins"] as Record<
-      string,
-      any
-    >;
-  };
+  assert.ok(criConfig?.containerd);
+  const { containerd } = criConfig;
+
+  /** The value at a path below `plugins` of a configuration. */
+  function pluginValue(config: string, ...path: string[]): unknown {
+    return path.reduce<unknown>(
+      (table, key) => (typeof table === "object" && table !== null ? Reflect.get(table, key) : undefined),
+      parseTOML(config)["plugins"],
+    );
+  }
 
   it("puts the settings where containerd 1.7 reads them", () => {
-    const plugins = patched('version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nkeep = 1\n');
-    const cri = plugins["io.containerd.grpc.v1.cri"];
-    assert.equal(cri.containerd.discard_unpacked_layers, false);
-    assert.equal(cri.registry.config_path, "/etc/containerd/certs.d");
-    assert.equal(cri.containerd.runtimes.runc.options.SystemdCgroup, true);
-    assert.equal(cri.keep, 1);
+    const cri = "io.containerd.grpc.v1.cri";
+    const config = patchContainerdConfig(
+      `version = 2\n[plugins."${cri}"]\nkeep = 1\n`,
+      criConfig,
+      containerd,
+    );
+    assert.equal(pluginValue(config, cri, "containerd", "discard_unpacked_layers"), false);
+    assert.equal(pluginValue(config, cri, "registry", "config_path"), "/etc/containerd/certs.d");
+    const runc = ["containerd", "runtimes", "runc", "options", "SystemdCgroup"];
+    assert.equal(pluginValue(config, cri, ...runc), true);
+    assert.equal(pluginValue(config, cri, "keep"), 1);
   });
 
   it("puts the settings where containerd 2 reads them", () => {
-    const plugins = patched("version = 3\n");
-    const images = plugins["io.containerd.cri.v1.images"];
-    assert.equal(images.discard_unpacked_layers, false);
-    assert.equal(images.registry.config_path, "/etc/containerd/certs.d");
-    assert.equal(images.pinned_images.sandbox, "registry.example/pause:3.10");
+    const images = "io.containerd.cri.v1.images";
+    const config = patchContainerdConfig("version = 3\n", criConfig, containerd);
+    assert.equal(pluginValue(config, images, "discard_unpacked_layers"), false);
+    assert.equal(pluginValue(config, images, "registry", "config_path"), "/etc/containerd/certs.d");
+    assert.equal(pluginValue(config, images, "pinned_images", "sandbox"), "registry.example/pause:3.10");
   });
 
   it("moves runtimes to their table of version 3, and nothing else", () => {
-    assert.ok(criConfig);
     const path = ["io.containerd.grpc.v1.cri", "containerd", "runtimes", "gvisor"];
-    const containerd = { sandboxImage: "p", plugins: [{ path, values: { runtime_type: "runsc" } }] };
-    const config = parseTOML(patchContainerdConfig("version = 3", criConfig, containerd)) as Record<
-      string,
-      any
-    >;
-    assert.equal(
-      config["plugins"]["io.containerd.cri.v1.runtime"].containerd.runtimes.gvisor.runtime_type,
-      "runsc",
-    );
-    assert.equal(config["plugins"]["io.containerd.grpc.v1.cri"], undefined);
+    const plugins = [{ path, values: { runtime_type: "runsc" } }];
+    const config = patchContainerdConfig("version = 3", criConfig, { sandboxImage: "p", plugins });
+    const runtimes = ["io.containerd.cri.v1.runtime", "containerd", "runtimes"];
+    assert.equal(pluginValue(config, ...runtimes, "gvisor", "runtime_type"), "runsc");
+    assert.equal(pluginValue(config, "io.containerd.grpc.v1.cri"), undefined);
   });
 
   it("drops a removed table and changes nothing the second time", () => {
-    assert.ok(criConfig);
-    const containerd = { sandboxImage: "p", plugins: [{ op: "remove" as const, path: ["a", "b"] }] };
-    const once = patchContainerdConfig("[plugins.a.b]\nx = 1\n[plugins.a.c]\ny = 1\n", criConfig, containerd);
-    assert.equal(JSON.stringify((parseTOML(once) as Record<string, any>)["plugins"].a), '{"c":{"y":1}}');
-    assert.equal(patchContainerdConfig(once, criConfig, containerd), once);
+    const changed = { sandboxImage: "p", plugins: [{ op: "remove" as const, path: ["a", "b"] }] };
+    const once = patchContainerdConfig("[plugins.a.b]\nx = 1\n[plugins.a.c]\ny = 1\n", criConfig, changed);
+    assert.equal(pluginValue(once, "a", "b"), undefined);
+    assert.equal(pluginValue(once, "a", "c", "y"), 1);
+    assert.equal(patchContainerdConfig(once, criConfig, changed), once);
+  });
+
+  it("refuses a version it does not know", () => {
+    assert.throws(() => patchContainerdConfig("version = 9", criConfig, containerd), /version 9/);
   });
 });
 
