@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import { once } from "node:events";
 import { createServer } from "node:net";
-import { SPEGEL_DEFAULT_PORTS, SPEGEL_PORT_FIELDS, type SpegelPorts } from "#api/spegel";
+import { SPEGEL_PORT_FIELDS, type SpegelPorts } from "#api/spegel";
 
-/**
- * Ports that are free on every address: the preferred ones, or others when something else on this machine has
- * taken them.
- */
+/** Ports that are free on every address: the preferred ones unless something else on this machine has taken them. */
 export async function findPorts(
   addresses: readonly string[],
-  preferred: SpegelPorts | undefined = SPEGEL_DEFAULT_PORTS,
+  options: { readonly preferred?: SpegelPorts } = {},
 ): Promise<SpegelPorts> {
   const chosen: number[] = [];
   for (const field of SPEGEL_PORT_FIELDS) {
-    const wanted = preferred?.[field] ?? 0;
+    const wanted = options.preferred?.[field] ?? 0;
     chosen.push(((await isFree(wanted, addresses)) ? wanted : undefined) ?? (await anyFree(addresses)));
   }
   const [registryPort = 0, routerPort = 0, metricsPort = 0] = chosen;

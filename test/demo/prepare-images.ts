@@ -21,7 +21,7 @@ export async function prepareImages(
   const { progress, signal } = options;
   if (!(await exists(join(SPEGEL_LAYOUT, "index.json")))) {
     progress.note("dist/images/spegel is missing: building it");
-    for (const script of ["hack/build.ts", "hack/image.ts"]) await runScript(script, signal);
+    await runScript("hack/image.ts", options);
   }
   const spegel = await readImageLayout(SPEGEL_LAYOUT, { signal });
   const large = await makeImage(
@@ -41,13 +41,18 @@ export async function prepareImages(
   };
 }
 
-async function runScript(script: string, signal: AbortSignal): Promise<void> {
+async function runScript(
+  script: string,
+  options: { readonly progress: Progress; readonly signal: AbortSignal },
+): Promise<void> {
+  const { progress, signal } = options;
   await using running = await startProcess({
     name: script,
     command: process.execPath,
     args: ["--disable-warning=ExperimentalWarning", script],
     cwd: ROOT,
     ready: { kind: "spawned" },
+    onLine: (line) => progress.note(line.text),
     signal,
   });
   const stop = (): void => running.kill("SIGTERM");

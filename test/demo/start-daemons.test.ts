@@ -61,7 +61,7 @@ test("taken ports are replaced by free ones", async () => {
   await new Promise((resolve) => server.once("listening", resolve));
   try {
     const preferred = { registryPort: port, routerPort: port, metricsPort: port };
-    const found = await findPorts(["127.0.0.11", "127.0.0.12"], preferred);
+    const found = await findPorts(["127.0.0.11", "127.0.0.12"], { preferred });
     assert.ok(Object.values(found).every((each) => each !== port && each > 0));
   } finally {
     server.close();
