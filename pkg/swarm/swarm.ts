@@ -80,6 +80,7 @@ const SELF_SEARCH = { parallelism: 10, resiliency: 20, slowAfterMs: 1_000, maxRe
  */
 export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise<Swarm> {
   const { logger } = deps;
+  options.signal.throwIfAborted();
   const now = deps.now ?? (() => performance.now());
   const random = deps.random ?? Math.random;
   const listen = parseRouterAddress(options.routerAddress);
@@ -96,20 +97,18 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   sweeper.unref();
   opening.defer(() => clearInterval(sweeper));
 
-  const server = opening.use(
-    createProtocolServer(
-      {
-        logger,
-        now,
-        answer: (sender, frame) =>
-          answer(
-            { self, contacts: () => host.contacts(), isOwnKey: (key) => announcer.has(key), store, policy },
-            sender,
-            frame,
-          ),
-      },
-      options.server,
-    ),
+  const server = createProtocolServer(
+    {
+      logger,
+      now,
+      answer: (sender, frame) =>
+        answer(
+          { self, contacts: () => host.contacts(), isOwnKey: (key) => announcer.has(key), store, policy },
+          sender,
+          frame,
+        ),
+    },
+    options.server,
   );
 
   /** Callers that wait until a node has entered the table, or until the table is empty. */
@@ -245,6 +244,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     providerRecords: () => store.recordCount,
     ownKeys: () => announcer.keyCount,
   });
+  opening.use(server); // streams end before the connections that carry them, which would wait for them
   opening.use(channels);
   opening.use(lookups);
   opening.use(announcer);

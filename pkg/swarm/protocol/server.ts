@@ -72,6 +72,10 @@ export function createProtocolServer(
       const sender = binaryString(connection.remotePeer.toMultihash().bytes);
       const frames = createFrameReader();
       let ownBufferedBytes = 0;
+      /** The peer must read answers before it gets more. */
+      let isHeld = false;
+      /** The peer has sent all that it will. */
+      let isEnded = false;
       open.add(served);
 
       function account(bytes: number): void {
@@ -81,18 +85,21 @@ export function createProtocolServer(
 
       /** Answers what is there until the peer must read first. */
       function answerAll(): void {
-        for (let frame = frames.next(); frame !== undefined; frame = frames.next()) {
+        for (let frame = frames.next(); frame !== undefined; frame = isHeld ? undefined : frames.next()) {
           served.lastMessageAtMs = deps.now();
           const reply = deps.answer(sender, frame);
-          if (reply !== undefined && !stream.send(reply)) {
-            stream.pause();
-            break;
-          }
+          if (reply === undefined || stream.send(reply)) continue;
+          isHeld = true;
+          if (stream.readStatus === "readable") stream.pause();
         }
         account(frames.bufferedBytes);
         if (bufferedBytes > maxBufferedBytes && ownBufferedBytes > 0) {
           throw new SwarmError({ code: "SWARM_MESSAGE_INVALID", message: "too many unfinished messages" });
         }
+      }
+
+      function finish(): void {
+        stream.close().catch((err: unknown) => stream.abort(err as Error));
       }
 
       function guarded(step: () => void): void {
@@ -112,13 +119,16 @@ export function createProtocolServer(
       );
       stream.addEventListener("drain", () =>
         guarded(() => {
-          if (stream.readStatus !== "paused") return;
+          if (!isHeld) return;
+          isHeld = false;
           answerAll();
-          if (!stream.writableNeedsDrain) stream.resume();
+          if (!isHeld && stream.readStatus === "paused") stream.resume();
+          if (!isHeld && isEnded) finish();
         }),
       );
       stream.addEventListener("remoteCloseWrite", () => {
-        stream.close().catch((err: unknown) => stream.abort(err as Error));
+        isEnded = true;
+        if (!isHeld) finish();
       });
       stream.addEventListener("close", () => {
         account(0);

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { createLogger } from "#log";
+import { eventually } from "#routing/testing";
+import { createJoining, type JoinDeps, type Joining } from "./join.ts";
+import type { BootstrapPeer, BootstrapSource } from "./source.ts";
+
+const SELF: BootstrapPeer = { id: "self", addresses: ["/ip4/10.0.0.1/tcp/1"] };
+const OTHER: BootstrapPeer = { id: "other", addresses: ["/ip4/10.0.0.2/tcp/1"] };
+const DEAD: BootstrapPeer = { id: "dead", addresses: ["/ip4/10.0.0.3/tcp/1"] };
+
+interface Rig extends AsyncDisposable {
+  readonly joining: Joining;
+  readonly log: string[];
+  /** What the sources answer, to be changed at will. */
+  answers: (BootstrapPeer[] | Error)[];
+  readonly asked: { count: number };
+  readonly state: { isolated: boolean; joined: number };
+  becomeIsolated(): void;
+}
+
+function openRig(answers: Rig["answers"], options: Parameters<typeof createJoining>[1] = {}): Rig {
+  const log: string[] = [];
+  const state = { isolated: true, joined: 0 };
+  const asked = { count: 0 };
+  let wake = Promise.withResolvers<void>();
+  const rig = { answers, log, state, asked };
+  const sources: BootstrapSource[] = answers.map((_, i) => ({
+    name: `source ${i}`,
+    async peers() {
+      asked.count++;
+      const answer = rig.answers[i];
+      if (answer instanceof Error) throw answer;
+      return answer ?? [];
+    },
+  }));
+  const deps: JoinDeps = {
+    logger: createLogger({ level: "WARN", sink: { write: (line) => void log.push(JSON.parse(line).msg) } }),
+    sources,
+    isSelf: ({ id }) => id === "self",
+    isIsolated: () => state.isolated,
+    untilIsolated: ({ signal }) =>
+      Promise.race([
+        wake.promise,
+        new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve())),
+      ]),
+    async connect({ id }) {
+      if (id === "dead") throw new Error("dead");
+      state.isolated = false;
+    },
+    onJoined: () => void state.joined++,
+  };
+  const joining = createJoining(deps, { retryInitialMs: 1, retryMaxMs: 2, ...options });
+  const stop = new AbortController();
+  const running = joining.run({ signal: stop.signal });
+  return Object.assign(rig, {
+    joining,
+    becomeIsolated() {
+      state.isolated = true;
+      wake.resolve();
+      wake = Promise.withResolvers();
+    },
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await running;
+    },
+  });
+}
+
+describe("joining", () => {
+  it("connects to the nodes that a source names, and passes over dead ones", async () => {
+    await using rig = openRig([[SELF, DEAD, OTHER]]);
+    await eventually(
+      () => rig.state.joined,
+      (joined) => joined === 1,
+    );
+    assert.equal(rig.joining.isAlone, false);
+    assert.equal(rig.asked.count, 1);
+    assert.deepEqual(rig.log, []);
+  });
+
+  it("goes on for ever while nobody can be reached, and says so", async () => {
+    await using rig = openRig([[DEAD]]);
+    await eventually(
+      () => rig.asked.count,
+      (count) => count > 5,
+    );
+    assert.ok(rig.log.includes("no bootstrap peer was reached"));
+    assert.equal(rig.joining.isAlone, false);
+    rig.answers = [[DEAD, OTHER]];
+    await eventually(
+      () => rig.state.joined,
+      (joined) => joined === 1,
+    );
+  });
+
+  it("is alone when all sources name nobody but this node, and not before all have answered", async () => {
+    await using rig = openRig([[SELF], new Error("down")]);
+    await eventually(
+      () => rig.asked.count,
+      (count) => count > 6,
+    );
+    assert.equal(rig.joining.isAlone, false);
+    rig.answers = [[SELF], []];
+    await eventually(() => rig.joining.isAlone, Boolean);
+    rig.answers = [new Error("down"), new Error("down")];
+    const before = rig.asked.count;
+    await eventually(
+      () => rig.asked.count,
+      (count) => count > before + 6,
+    );
+    assert.equal(rig.joining.isAlone, true, "a source that fails later does not tell of others");
+    rig.answers = [[SELF, DEAD], []];
+    await eventually(
+      () => rig.joining.isAlone,
+      (alone) => !alone,
+    );
+  });
+
+  it("begins anew at once when the last node is lost", async () => {
+    await using rig = openRig([[OTHER]]);
+    await eventually(
+      () => rig.state.joined,
+      (joined) => joined === 1,
+    );
+    rig.becomeIsolated();
+    await eventually(
+      () => rig.state.joined,
+      (joined) => joined === 2,
+    );
+  });
+
+  it("asks again now and then while connected", async () => {
+    await using rig = openRig([[OTHER]], { intervalMs: 1 });
+    await eventually(
+      () => rig.asked.count,
+      (count) => count > 3,
+    );
+  });
+
+  it("gives up one attempt that takes too long, and tries again", async () => {
+    let attempts = 0;
+    const stop = new AbortController();
+    const joining = createJoining(
+      {
+        logger: createLogger({ level: "ERROR", sink: { write: () => {} } }),
+        sources: [
+          {
+            name: "hanging",
+            peers: ({ signal }) =>
+              new Promise((_, reject) => {
+                attempts++;
+                signal.addEventListener("abort", () => reject(signal.reason as Error));
+              }),
+          },
+        ],
+        isSelf: () => false,
+        isIsolated: () => true,
+        untilIsolated: async () => {},
+        connect: async () => {},
+        onJoined: () => {},
+      },
+      { attemptTimeoutMs: 5, retryInitialMs: 1, retryMaxMs: 1 },
+    );
+    const running = joining.run({ signal: stop.signal });
+    await eventually(
+      () => attempts,
+      (count) => count > 2,
+    );
+    assert.equal(joining.isAlone, false);
+    stop.abort();
+    await running;
+  });
+});
