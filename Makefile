@@ -33,7 +33,7 @@ image: setup ## OCI image layouts into dist/images/
 	@$(RUN) hack/image.ts
 
 test: setup ## every tier, or TIERS="static unit integration nodes interop cluster"
-	@$(RUN) hack/test.ts $(TIERS)
+	@$(RUN) hack/run-tiers.ts $(TIERS)
 
 bench: setup ## measure side by side with nginx
 	@$(RUN) test/bench/main.ts

@@ -54,3 +54,15 @@ export function packPrefixes(text: string): string {
     "export default prefixes;",
   ].join("\n");
 }
+
+/** Programs ask package.json for the version only: the rest of it stays outside. */
+export const versionOnly: Plugin = {
+  name: "version-only",
+  setup(build) {
+    build.onLoad({ filter: /package\.json$/ }, async (args) => {
+      if (args.path !== `${ROOT}/package.json`) return undefined;
+      const { version } = JSON.parse(await readFile(args.path, "utf8")) as { version: string };
+      return { contents: JSON.stringify({ version }), loader: "json" };
+    });
+  },
+};

@@ -14,7 +14,7 @@ import { copyFile, mkdir, rm, writeFile } from "node:fs/promises";
 import { relative } from "node:path";
 import { build, type Metafile } from "esbuild";
 import { judgeBundle } from "./budget.ts";
-import { packedPrefixes, shims } from "./build-plugins.ts";
+import { packedPrefixes, shims, versionOnly } from "./build-plugins.ts";
 import { type Arch, prepareNode } from "./node-runtime.ts";
 import { capture, captureOk, elapsed } from "./process.ts";
 import { entryOf, listPrograms, type Program } from "./programs.ts";
@@ -68,7 +68,7 @@ async function bundle(program: Program, dist: string, commit: string): Promise<M
     // Dependencies in CommonJS ask for built-in modules with require().
     banner: { js: 'import{createRequire as __cr}from"node:module";const require=__cr(import.meta.url);' },
     define: { "process.env.SPEGEL_BUILD_COMMIT": JSON.stringify(commit) },
-    plugins: [shims, packedPrefixes],
+    plugins: [shims, packedPrefixes, versionOnly],
     legalComments: "none",
     metafile: true,
     logLevel: "warning",

@@ -138,8 +138,10 @@ function parseLintReport(output: string): LintReport | undefined {
 async function checkTypes(): Promise<Seen> {
   const { code, output } = await capture(bin("tsc"), ["--listFiles", "--pretty", "false"]);
   const lines = output.split("\n").filter((line) => line !== "");
-  const isListed = (line: string): boolean => line.startsWith("/") && /\.[cm]?tsx?$/.test(line);
-  const seen = lines.filter((line) => isListed(line) && !line.includes("/node_modules/")).length;
+  const isListed = (line: string): boolean => line.startsWith("/") && /\.([cm]?tsx?|json)$/.test(line);
+  const seen = lines.filter(
+    (line) => isListed(line) && !line.endsWith(".json") && !line.includes("/node_modules/"),
+  ).length;
   const rest = lines.filter((line) => !isListed(line)).join("\n");
   return { seen, problems: code === 0 ? "" : rest || `ended with ${code}` };
 }

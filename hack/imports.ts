@@ -185,6 +185,7 @@ function judgeInternal(
   if (specifier.startsWith("#kit/")) return undefined;
   const unit = unitOf(file);
   if (unit === "hack" || unit === "test") return undefined;
+  if (normalize(target).startsWith("test/")) return isTest(file) ? undefined : "is for tests";
   const from = packageOf(file);
   const to = packageOf(normalize(target));
   if (unit === unitOf(normalize(target))) return "is its own package; use a relative path";

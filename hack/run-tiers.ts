@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The one test command: `node hack/test.ts [tier...]`, all tiers by default.
+ * The one test command: `node hack/run-tiers.ts [tier...]`, all tiers by default.
  *
  * A tier that cannot run here says why; with CI=true that is a failure, and so is a single skipped test.
  * SEED=<n> repeats the order of an earlier run. The last line is `N passed, N failed, N skipped`.
