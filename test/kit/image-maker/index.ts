@@ -8,12 +8,10 @@
 
 export {
   type ImageLayout,
-  ImageLayoutError,
-  type ImageLayoutErrorCode,
   type ImageObject,
   type ImageObjectKind,
   type Platform,
   readImageLayout,
 } from "./layout.ts";
-export { type ImageSpecification, type LayerCompression, makeImage } from "./make-image.ts";
-export { ImageFileError, type ImageFileErrorCode, readImageFile } from "./read-image-file.ts";
+export { type ImageSpecification, makeImage } from "./make-image.ts";
+export { readImageFile } from "./read-image-file.ts";

@@ -11,12 +11,9 @@ import {
   parseManifest,
 } from "#oci";
 
-export type ImageLayoutErrorCode =
-  | "IMAGE_LAYOUT_INVALID"
-  | "IMAGE_LAYOUT_AMBIGUOUS"
-  | "IMAGE_LAYOUT_INCOMPLETE";
+type ImageLayoutErrorCode = "IMAGE_LAYOUT_INVALID" | "IMAGE_LAYOUT_AMBIGUOUS" | "IMAGE_LAYOUT_INCOMPLETE";
 
-export class ImageLayoutError extends CodedError<ImageLayoutErrorCode> {
+class ImageLayoutError extends CodedError<ImageLayoutErrorCode> {
   override readonly name = "ImageLayoutError";
 }
 

@@ -5,8 +5,6 @@ import { type Descriptor, digestHex, sha256Digest } from "#oci";
 import { type LayerCompression, type WrittenLayer, writeLayer } from "./layer.ts";
 import { type ImageLayout, type Platform, readImageLayout } from "./layout.ts";
 
-export type { LayerCompression };
-
 export interface ImageSpecification {
   /** Same seed, same digests. */
   readonly seed: string;

@@ -8,9 +8,9 @@ import { type Descriptor, parseManifest } from "#oci";
 import { type ImageLayout, type ImageObject, type Platform, platformsOf } from "./layout.ts";
 import { readTar } from "./read-tar.ts";
 
-export type ImageFileErrorCode = "IMAGE_FILE_MISSING" | "IMAGE_FILE_TOO_LARGE" | "IMAGE_PLATFORM_MISSING";
+type ImageFileErrorCode = "IMAGE_FILE_MISSING" | "IMAGE_FILE_TOO_LARGE" | "IMAGE_PLATFORM_MISSING";
 
-export class ImageFileError extends CodedError<ImageFileErrorCode> {
+class ImageFileError extends CodedError<ImageFileErrorCode> {
   override readonly name = "ImageFileError";
 }
 

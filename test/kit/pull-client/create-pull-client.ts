@@ -38,7 +38,7 @@ export interface PullClientOptions {
 }
 
 /** Disposing closes its connections. */
-export interface PullClient extends Disposable {
+interface PullClient extends Disposable {
   /**
    * Pulls an image into the store and names it there as CRI does.
    *

@@ -7,7 +7,7 @@
  * fails as they do: wrong bytes and a reset connection end the pull, and nothing shields it from a mirror that
  * hangs except the progress timeout.
  */
-export { createPullClient, type PullClient, type PullClientOptions } from "./create-pull-client.ts";
-export { PullError, type PullErrorCode } from "./errors.ts";
-export { loadHosts, type RegistryHost } from "./load-hosts.ts";
-export type { Part, PulledObject, PullReport, Refusal } from "./report.ts";
+export { createPullClient, type PullClientOptions } from "./create-pull-client.ts";
+export type { PullErrorCode } from "./errors.ts";
+export { loadHosts } from "./load-hosts.ts";
+export type { Part, PulledObject, PullReport } from "./report.ts";

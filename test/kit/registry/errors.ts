@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CodedError } from "#errors";
 
-export type RegistryErrorCode = "REGISTRY_PUSH_REFUSED" | "REGISTRY_NOT_INSTALLED";
+type RegistryErrorCode = "REGISTRY_PUSH_REFUSED" | "REGISTRY_NOT_INSTALLED";
 
 export class RegistryError extends CodedError<RegistryErrorCode> {
   override readonly name = "RegistryError";

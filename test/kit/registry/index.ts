@@ -5,15 +5,7 @@
  * credentials, and can be told to fail in the ways real registries do.
  */
 
-export type { Authentication } from "./authentication.ts";
-export type { Backend } from "./backend.ts";
 export { isDebianRegistryInstalled } from "./debian-registry.ts";
-export { RegistryError, type RegistryErrorCode } from "./errors.ts";
-export type { Fault, FaultRule } from "./faults.ts";
+export type { Fault } from "./faults.ts";
 export type { RequestRecord } from "./ledger.ts";
-export {
-  type Registry,
-  type RegistryImplementation,
-  type RegistryOptions,
-  startRegistry,
-} from "./start-registry.ts";
+export { type Registry, type RegistryImplementation, startRegistry } from "./start-registry.ts";
