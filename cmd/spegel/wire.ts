@@ -26,10 +26,8 @@ import {
   openSwarm,
   serveBootstrapId,
 } from "#swarm";
+import { BASIC_AUTH_DIRECTORY } from "./basic-auth-directory.ts";
 import { answerMetrics } from "./metrics-server.ts";
-
-/** Where a cluster without Gardener mounts the credentials of the registries. Spegel's fixed path. */
-const BASIC_AUTH_DIRECTORY = "/etc/secrets/basic-auth";
 
 /** Where Gardener's node agent pulls the images whose files it extracts, the node's own components among them. */
 const IMAGE_EXTRACTION_NAMESPACE = "default";

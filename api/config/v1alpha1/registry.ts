@@ -7,18 +7,11 @@
  * Names and defaults are Spegel's; settings that Spegel does not have say so in their description.
  */
 import Type, { type Static } from "typebox";
-
-// Go's duration syntax: 20ms, 1.5s, 1m30s.
-const duration = { pattern: "^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h))+$" } as const;
-// host:port with an optional host, as Go's net.Listen takes it.
-const listenAddress = { pattern: "^(\\[[0-9a-fA-F:.]+\\]|[^:\\[\\]]*):[0-9]{1,5}$" } as const;
+import { duration, listenAddress, logLevel, mirroredRegistries } from "./settings.ts";
 
 export const RegistryConfigurationSchema = Type.Object(
   {
-    logLevel: Type.Enum(["DEBUG", "INFO", "WARN", "ERROR"], {
-      default: "INFO",
-      description: "Least severe level that is logged.",
-    }),
+    logLevel,
     store: Type.String({
       pattern: "^(containerd|oci-layout:.+)$",
       default: "containerd",
@@ -93,10 +86,7 @@ export const RegistryConfigurationSchema = Type.Object(
       default: ":5000",
       description: "Address of the OCI registry. All nodes use the same port.",
     }),
-    mirroredRegistries: Type.Array(Type.String(), {
-      default: [],
-      description: "Registries that are mirrored, as URLs; all when empty or when one is * or _default.",
-    }),
+    mirroredRegistries,
     registryFilters: Type.Array(Type.String(), {
       default: [],
       description:

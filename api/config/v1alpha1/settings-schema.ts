@@ -10,6 +10,7 @@ export interface SettingSchema {
   readonly pattern?: string;
   readonly minimum?: number;
   readonly maximum?: number;
+  readonly minItems?: number;
 }
 
 /** All settings of a program: a closed JSON object schema. */
