@@ -3,6 +3,14 @@
  * A cluster in miniature inside network namespaces: an upstream registry, and nodes with a real containerd and the
  * daemon each. Needs root, iproute2, containerd and runc. Nothing in it can reach the machine's own network.
  */
+export {
+  type ContainerdBinaries,
+  type ContainerdBinary,
+  findContainerdBinaries,
+  GENERATIONS,
+  type Generation,
+  spreadGenerations,
+} from "./containerd-binaries.ts";
 export { type ContainerdNode, containerdVersion, startContainerdNode } from "./containerd-node.ts";
 export { type CRI, type CRIImage, createCRI } from "./cri.ts";
 export { enterNamespace, inNamespace, type Namespace, openNetwork, type RigNetwork } from "./network.ts";
