@@ -6,10 +6,16 @@ import type { NodeOptions } from "./options.ts";
 
 /** The `Cluster` of a Shoot's namespace, as far as the webhook reads it. */
 export interface ClusterView {
-  readonly spec: {
+  readonly spec?: {
     readonly shoot?: {
       readonly metadata?: { readonly deletionTimestamp?: string | null };
-      readonly spec?: { readonly hibernation?: { readonly enabled?: boolean | null } | null };
+      readonly spec?: {
+        readonly hibernation?: { readonly enabled?: boolean | null } | null;
+        readonly provider?: {
+          /** `controlPlane` is set on the pool that runs the control plane of a self-hosted Shoot. */
+          readonly workers?: readonly { readonly controlPlane?: object | null }[] | null;
+        };
+      };
     } | null;
     /** Absent for self-hosted Shoots. */
     readonly seed?: object | null;
@@ -53,15 +59,17 @@ export type ContextVerdict =
  */
 export function judgeContext(context: OSCContext | undefined, options: NodeOptions): ContextVerdict {
   if (context === undefined) return leave("the namespace has no Cluster");
-  const { shoot, seed } = context.cluster.spec;
+  const { shoot, seed } = context.cluster.spec ?? {};
   if (shoot === undefined || shoot === null) return leave("the Cluster has no Shoot");
   if (isSet(shoot.metadata?.deletionTimestamp)) return leave("the Shoot is being deleted");
-  if (seed === undefined || seed === null) return leave("the Shoot is self-hosted");
+  const hostsItself =
+    shoot.spec?.provider?.workers?.some((worker) => isPresent(worker.controlPlane)) ?? false;
+  if (!isPresent(seed) || hostsItself) return leave("the Shoot is self-hosted");
   const { extension } = context;
   if (extension === undefined) return leave("the Extension does not exist");
   if (isSet(extension.metadata?.deletionTimestamp)) return leave("the Extension is being deleted");
   const status = extension.status?.providerStatus;
-  if (status !== undefined && status !== null) {
+  if (isPresent(status)) {
     const { apiVersion: _apiVersion, kind: _kind, image, ...rest } = parseStatus(status);
     return { kind: "change", node: { ...options, ...rest, image: image ?? options.image } };
   }
@@ -77,7 +85,11 @@ function leave(reason: string): ContextVerdict {
 }
 
 function isSet(timestamp: string | null | undefined): boolean {
-  return timestamp !== undefined && timestamp !== null && timestamp !== "";
+  return isPresent(timestamp) && timestamp !== "";
+}
+
+function isPresent(value: unknown): boolean {
+  return value !== undefined && value !== null;
 }
 
 const decodeStatus = createDecoder<SpegelStatus>(SpegelStatusSchema);

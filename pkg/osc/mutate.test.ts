@@ -537,6 +537,7 @@ describe("mutateOSC", () => {
   it("decides by the Shoot and its Extension", async () => {
     const shoot = { metadata: {}, spec: {} };
     const seed = {};
+    const selfHosted = { spec: { provider: { workers: [{}, { controlPlane: {} }] } } };
     const hibernated = { metadata: {}, spec: { hibernation: { enabled: true } } };
     const deleted = { metadata: { deletionTimestamp: "2026-11-20T10:00:00Z" } };
     const extension = CONTEXT.extension;
@@ -544,7 +545,9 @@ describe("mutateOSC", () => {
       ["leave: the namespace has no Cluster", undefined],
       ["leave: the Cluster has no Shoot", { cluster: { spec: { seed } }, extension }],
       ["leave: the Shoot is being deleted", { cluster: { spec: { shoot: deleted, seed } }, extension }],
+      ["leave: the Cluster has no Shoot", { cluster: {}, extension }],
       ["leave: the Shoot is self-hosted", { cluster: { spec: { shoot, seed: null } }, extension }],
+      ["leave: the Shoot is self-hosted", { cluster: { spec: { shoot: selfHosted, seed } }, extension }],
       ["leave: the Extension does not exist", { cluster: { spec: { shoot, seed } } }],
       [
         "leave: the Extension is being deleted",
