@@ -4,8 +4,9 @@
  * finds nothing. `--fix` formats and repairs what the linter can before it checks.
  */
 import { readFileSync } from "node:fs";
-import { checkLicenceLine, checkLockFile, checkPlaces, needsLicenceLine } from "./files.ts";
+import { checkLicenceLine, checkPlaces, needsLicenceLine } from "./files.ts";
 import { checkImports } from "./imports.ts";
+import { checkLockFile } from "./lock-file.ts";
 import { capture, elapsed } from "./process.ts";
 import { isGenerated, isSource, listFiles, ROOT } from "./sources.ts";
 

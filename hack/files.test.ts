@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { checkLicenceLine, checkLockFile, checkPlaces, needsLicenceLine } from "./files.ts";
+import { checkLicenceLine, checkPlaces, needsLicenceLine } from "./files.ts";
 
 describe("checks on files", () => {
   it("want the licence line first, or second after #!", () => {
@@ -30,15 +30,5 @@ describe("checks on files", () => {
       checkPlaces("/home/nonroot/x /opt/bin/spegel registry-1.docker.io localhost", "localhost"),
       [],
     );
-  });
-
-  it("want a lock file with integrity and without addresses", () => {
-    const lock = (entry: object): string => JSON.stringify({ packages: { "": {}, "node_modules/a": entry } });
-    assert.deepEqual(checkLockFile(lock({ integrity: "sha512-x" })), []);
-    assert.match(
-      checkLockFile(lock({ integrity: "sha512-x", resolved: "https://host/a.tgz" })).join(),
-      /"resolved"/,
-    );
-    assert.match(checkLockFile(lock({})).join(), /no integrity/);
   });
 });

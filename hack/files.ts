@@ -37,16 +37,3 @@ export function checkPlaces(text: string, host: string = hostname()): string[] {
       ...named.filter(({ text }) => line.includes(text)).map(({ reason }) => `${index + 1}: holds ${reason}`),
     ]);
 }
-
-/** The lock file must install from whatever registry npm is set up with: no address in it. */
-export function checkLockFile(text: string): string[] {
-  const packages =
-    (JSON.parse(text) as { packages?: Record<string, { resolved?: string; integrity?: string }> }).packages ??
-    {};
-  return Object.entries(packages).flatMap(([path, entry]) => {
-    if (entry.resolved !== undefined)
-      return [`${path}: has "resolved"; npm needs omit-lockfile-registry-resolved=true`];
-    if (path !== "" && entry.integrity === undefined) return [`${path}: has no integrity`];
-    return [];
-  });
-}
