@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { GardenerErrorCode } from "#api/gardener";
+import { CodedError } from "#errors";
+
+export type ExtensionErrorCode =
+  | "EXTENSION_CLUSTER_INVALID"
+  | "EXTENSION_CONFIG_INVALID"
+  | "EXTENSION_HOST_INVALID"
+  | "EXTENSION_NOT_HEALTHY"
+  | "EXTENSION_NOT_DELETED";
+
+/** An error that says how it is reported to Gardener and whether trying again helps. */
+export class ExtensionError extends CodedError<ExtensionErrorCode> {
+  override readonly name = "ExtensionError";
+  /** Goes into `status.lastError.codes`. */
+  readonly gardenerCodes: readonly GardenerErrorCode[];
+  /** `never`: only a change of the Extension helps, and that brings a new event. */
+  readonly retry: "backoff" | "never";
+
+  constructor(init: {
+    readonly code: ExtensionErrorCode;
+    readonly message: string;
+    readonly cause?: unknown;
+    readonly gardenerCodes?: readonly GardenerErrorCode[];
+    readonly retry?: "backoff" | "never";
+  }) {
+    super(init);
+    this.gardenerCodes = init.gardenerCodes ?? [];
+    this.retry = init.retry ?? "backoff";
+  }
+}

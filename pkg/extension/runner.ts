@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+import { isDeepStrictEqual } from "node:util";
+import type { Cluster, Extension, OperationType } from "#api/gardener";
+import { hasCode } from "#errors";
+import { NAMESPACES, type ObjectName, parseKey, type WorkOutcome } from "#kube";
+import { ExtensionError } from "./errors.ts";
+import { CLUSTERS, EXTENSIONS, FINALIZER, OPERATION_ANNOTATION } from "./names.ts";
+import { isHandedOver, operationOf, requestedOperation } from "./operation.ts";
+import { stepsOf } from "./reconcile.ts";
+import { hasFailed, isForceDeleted } from "./shoot.ts";
+import { failed, processing, type StatusPatch, succeeded } from "./status.ts";
+import type { Run, StepDeps } from "./step.ts";
+
+export interface RunnerDeps extends StepDeps {
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+}
+
+interface Cancel {
+  readonly signal: AbortSignal;
+}
+
+/** Steps end this long before the run does, so that their failure can still be reported. */
+const REPORT_RESERVE_MS = 15_000;
+const FINALIZER_ATTEMPTS = 5;
+
+/**
+ * Handles one Extension: decides on the operation, runs its steps and alone writes its status, finalizer and
+ * operation annotation, in the order of Gardener's extension library (controller/extension/reconciler.go).
+ * @param key `namespace/name`
+ * @throws what made a step fail, after it was reported, when trying again may help
+ */
+export async function runExtension(
+  deps: RunnerDeps,
+  key: string,
+  { signal, timeoutMs }: Cancel & { readonly timeoutMs: number },
+): Promise<WorkOutcome> {
+  const { client } = deps;
+  const name = parseKey(key) as Required<ObjectName>;
+  const cancel = { signal };
+  let extension = await client.find(EXTENSIONS, name, cancel);
+  if (extension === undefined) return undefined;
+  const requested = requestedOperation(extension);
+  if (requested === "wait-for-state") return undefined;
+  if (requested === "reconcile") extension = await removeAnnotation(deps, name, cancel);
+  const cluster = await readCluster(deps, name.namespace, cancel);
+  if (cluster !== undefined && hasFailed(cluster)) return undefined;
+  const operation = operationOf(extension);
+  if (isHandedOver(extension, operation)) return undefined;
+  const isOurs = extension.metadata.finalizers?.includes(FINALIZER) === true;
+  if (operation === "Delete" && !isOurs) return undefined;
+  if (operation !== "Delete" && operation !== "Migrate" && !isOurs)
+    extension = await addFinalizer(deps, name, extension, cancel);
+  try {
+    await runSteps(deps, { operation, extension, name, cluster, signal, timeoutMs });
+  } catch (error) {
+    return stopOrRetry(error);
+  }
+  await conclude(deps, name, operation, cancel);
+  return undefined;
+}
+
+interface Operation extends Cancel {
+  readonly operation: OperationType;
+  readonly extension: Extension;
+  readonly name: Required<ObjectName>;
+  readonly cluster: Cluster | undefined;
+  readonly timeoutMs: number;
+}
+
+/** Processing, then each step, then Succeeded; or Error, with the reason. */
+async function runSteps(
+  deps: RunnerDeps,
+  { operation, extension, name, cluster, signal, timeoutMs }: Operation,
+): Promise<void> {
+  const generation = extension.metadata.generation ?? 0;
+  const write = (patch: StatusPatch) => deps.client.mergePatchStatus(EXTENSIONS, name, patch, { signal });
+  const logger = deps.logger.child({ namespace: name.namespace, operation });
+  await write(processing(operation, deps.now()));
+  const stepSignal = AbortSignal.any([
+    signal,
+    AbortSignal.timeout(Math.max(1, timeoutMs - REPORT_RESERVE_MS)),
+  ]);
+  const run: Run = { extension, namespace: name.namespace, cluster, signal: stepSignal };
+  let detail: string | undefined;
+  try {
+    for (const step of stepsOf(operation, { force: isForceDeleted(cluster) })) {
+      logger.debug("running a step", { step: step.name });
+      const outcome = await step(run, { ...deps, logger });
+      if (outcome === undefined) continue;
+      await reportProviderStatus(extension, outcome.providerStatus, write);
+      if (outcome.kind !== "finish") continue;
+      detail = outcome.reason;
+      break;
+    }
+    await write(succeeded(operation, generation, deps.now(), detail));
+    logger.info("Extension is as it should be", detail === undefined ? {} : { detail });
+  } catch (error) {
+    // Aborted from outside: whoever leads next takes the operation up, its state says that it is not finished.
+    if (!signal.aborted) await write(failed(operation, generation, deps.now(), error)).catch(() => {});
+    throw error;
+  }
+}
+
+async function reportProviderStatus(
+  extension: Extension,
+  providerStatus: object | null,
+  write: (patch: StatusPatch) => Promise<unknown>,
+): Promise<void> {
+  if (isDeepStrictEqual(extension.status?.providerStatus ?? null, providerStatus)) return;
+  await write({ status: { providerStatus } });
+}
+
+/** What comes after success: the object is let go, or its annotation says that the request was fulfilled. */
+async function conclude(
+  deps: RunnerDeps,
+  name: ObjectName,
+  operation: OperationType,
+  cancel: Cancel,
+): Promise<void> {
+  if (operation === "Delete")
+    await removeFinalizers(deps, name, (finalizer) => finalizer === FINALIZER, cancel);
+  if (operation === "Migrate") await removeFinalizers(deps, name, () => true, cancel);
+  if (operation === "Migrate" || operation === "Restore") {
+    await ifPresent(() => removeAnnotation(deps, name, cancel));
+  }
+}
+
+function stopOrRetry(error: unknown): WorkOutcome {
+  if (error instanceof ExtensionError && error.retry === "never") return undefined;
+  throw error;
+}
+
+function removeAnnotation({ client }: RunnerDeps, name: ObjectName, cancel: Cancel): Promise<Extension> {
+  return client.mergePatch(
+    EXTENSIONS,
+    name,
+    { metadata: { annotations: { [OPERATION_ANNOTATION]: null } } },
+    cancel,
+  );
+}
+
+/** The lock keeps a finalizer that somebody adds at the same time. @throws KubeError KUBE_CONFLICT */
+function addFinalizer(
+  { client }: RunnerDeps,
+  name: ObjectName,
+  extension: Extension,
+  cancel: Cancel,
+): Promise<Extension> {
+  const { resourceVersion, finalizers = [] } = extension.metadata;
+  const metadata = { resourceVersion, finalizers: [...finalizers, FINALIZER] };
+  return client.mergePatch(EXTENSIONS, name, { metadata }, cancel);
+}
+
+async function removeFinalizers(
+  { client }: RunnerDeps,
+  name: ObjectName,
+  isRemoved: (finalizer: string) => boolean,
+  cancel: Cancel,
+): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const extension = await client.find(EXTENSIONS, name, cancel);
+    const { resourceVersion, finalizers = [] } = extension?.metadata ?? {};
+    const rest = finalizers.filter((finalizer) => !isRemoved(finalizer));
+    if (extension === undefined || rest.length === finalizers.length) return;
+    try {
+      const patch = { metadata: { resourceVersion, finalizers: rest } };
+      return await ifPresent(() => client.mergePatch(EXTENSIONS, name, patch, cancel));
+    } catch (error) {
+      if (!hasCode(error, "KUBE_CONFLICT") || attempt === FINALIZER_ATTEMPTS) throw error;
+    }
+  }
+}
+
+async function ifPresent(action: () => Promise<unknown>): Promise<void> {
+  try {
+    await action();
+  } catch (error) {
+    if (!hasCode(error, "KUBE_NOT_FOUND")) throw error;
+  }
+}
+
+/** The Cluster of a Shoot's namespace. */
+async function readCluster(
+  { client }: RunnerDeps,
+  namespace: string,
+  cancel: Cancel,
+): Promise<Cluster | undefined> {
+  const found = await client.find(NAMESPACES, { name: namespace }, cancel);
+  if (found?.metadata.labels?.["gardener.cloud/role"] !== "shoot") return undefined;
+  return await client.find(CLUSTERS, { name: namespace }, cancel);
+}

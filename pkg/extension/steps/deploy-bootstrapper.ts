@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+import { applyManagedResource } from "../managed-resource.ts";
+import { SEED_RESOURCE_NAME } from "../names.ts";
+import { bootstrapperObjects } from "../objects/bootstrapper.ts";
+import { routeObjects } from "../objects/route.ts";
+import { ensureShootAccess } from "../shoot-access.ts";
+import { found, type Step } from "../step.ts";
+
+/** The bootstrapper and the way to it, through the seed's resource manager. A hibernated Shoot has no replicas. */
+export const deployBootstrapper: Step = async (run, deps) => {
+  const { isHibernated, ipFamilies, genericKubeconfigSecretName } = found(run.shoot, "the Shoot");
+  const { serverSecretName, bundleSecretName } = found(run.certificates, "the certificates");
+  const { namespace } = run;
+  await ensureShootAccess(deps.client, namespace, run);
+  const bootstrapper = bootstrapperObjects(
+    {
+      namespace,
+      replicas: isHibernated ? 0 : 1,
+      ipFamilies,
+      serverSecretName,
+      bundleSecretName,
+      genericKubeconfigSecretName,
+    },
+    deps.options,
+  );
+  const route = routeObjects({ namespace, host: found(run.host, "the host") }, deps.options);
+  const objects = [...bootstrapper, ...route];
+  await applyManagedResource(
+    deps.client,
+    { name: SEED_RESOURCE_NAME, namespace, class: "seed", objects },
+    run,
+  );
+  return undefined;
+};
