@@ -15,6 +15,8 @@ export interface Client {
   readonly drained: boolean;
   /** Sends the head if that was not done. */
   sendHead(): void;
+  /** False lets the kernel wait until segments are full; true, as Node's servers have it, sends what it holds back. */
+  setNoDelay(noDelay: boolean): void;
   /**
    * Hands on one chunk, after the head. True when the kernel has all of it, so that the chunk may be overwritten at once. Else the
    * chunk is lent until `written` is called, which happens in every case, also when the client goes away.
@@ -91,6 +93,9 @@ function socketClient(response: ServerResponse, socket: Socket): Client {
       headSent = true;
       response.flushHeaders();
     },
+    setNoDelay(noDelay) {
+      socket.setNoDelay(noDelay);
+    },
     onGone(gone) {
       socket.on("close", gone);
       return () => socket.off("close", gone);
@@ -116,6 +121,7 @@ export function responseClient(response: ServerResponse): Client {
     sendHead() {
       response.flushHeaders();
     },
+    setNoDelay() {},
     onGone(gone) {
       // A response that still waits for its turn is not told when the connection closes.
       response.on("close", gone);

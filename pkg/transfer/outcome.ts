@@ -6,6 +6,8 @@ export type TransferEnd =
   | "complete"
   /** The source was silent for longer than its bound while we waited for it. */
   | "source-stalled"
+  /** The source went on sending, but so little that waiting for it costs more than another source would. */
+  | "source-slow"
   /** The source ended early: closed, reset, or it promised less than was asked for. */
   | "source-closed"
   /** The receiving side closed, or took nothing for longer than its bound. */

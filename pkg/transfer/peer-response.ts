@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ServerResponse } from "node:http";
 import { TransferError } from "./errors.ts";
+import { hashBody } from "./hash-body.ts";
 import type { TransferOutcome } from "./outcome.ts";
-import type { PeerBody, ReadAllOptions, RelayOptions } from "./peer-body.ts";
+import type { HashAllOptions, PeerBody, ReadAllOptions, RelayOptions } from "./peer-body.ts";
 import type { PeerConnection } from "./peer-connection.ts";
 import { readBody } from "./read-body.ts";
 import { relayBody } from "./relay-body.ts";
@@ -21,6 +22,12 @@ export interface PeerResponse extends AsyncDisposable {
    * @throws TransferError TRANSFER_BODY_TOO_LARGE, _BODY_INCOMPLETE, _BODY_SURPLUS, _BODY_TAKEN, TRANSFER_SOURCE_STALLED
    */
   readAll(options: ReadAllOptions): Promise<Buffer>;
+  /**
+   * Reads the body through a hash and keeps none of it; the hash in hex. Rejects with the signal's reason.
+   *
+   * @throws TransferError TRANSFER_BODY_INCOMPLETE, _BODY_SURPLUS, _BODY_TAKEN, TRANSFER_SOURCE_STALLED
+   */
+  hashAll(options: HashAllOptions): Promise<string>;
   /**
    * Relays exactly `lengthBytes` bytes of the body to the client, never more; what could not be relayed is told by
    * the outcome. It sends the head that `response.writeHead` was given, if that was not sent yet, and does not end
@@ -58,6 +65,7 @@ export function createPeerResponse(parts: PeerResponseParts): PeerResponse {
     headers: head.headers,
     contentLength: head.contentLength,
     readAll: async (options) => readBody(take(), options),
+    hashAll: async (options) => hashBody(take(), options),
     relayTo: async (response, options) => relayBody(take(), response, options),
     async [Symbol.asyncDispose]() {
       if (disposed) return;

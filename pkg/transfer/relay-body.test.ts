@@ -204,6 +204,46 @@ describe("relayTo", () => {
     await until(() => first.open === 0);
   });
 
+  test("a peer that never falls silent but delivers next to nothing is reported", async () => {
+    await using peer = await startPeer((socket) => {
+      socket.write(Buffer.concat([Buffer.from(head(MIB)), patternBytes(100_000)]));
+      const trickle = setInterval(() => socket.write("x"), 2);
+      socket.on("close", () => clearInterval(trickle));
+    });
+    const mirror = await startMirror(peer, MIB, {
+      stallTimeoutMs: 10 * STALL_MS,
+      leastBytesPerSecond: () => 100_000,
+    });
+    await using _ = mirror.server;
+    using client = await connectClient(mirror.server.port);
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    await client.closed;
+    assert.equal(mirror.outcomes[0]?.ended, "source-slow");
+    assert.ok((mirror.outcomes[0]?.bytes ?? 0) > 100_000);
+    await until(() => peer.open === 0);
+  });
+
+  test("a peer that pays for the time it takes is kept, however late its bytes come", async () => {
+    const bytes = patternBytes(200_000);
+    await using peer = await startPeer((socket) => {
+      socket.write(head(bytes.length));
+      let at = 0;
+      const send = setInterval(() => {
+        socket.write(bytes.subarray(at, at + 20_000));
+        at += 20_000;
+        if (at >= bytes.length) clearInterval(send);
+      }, STALL_MS);
+      socket.on("close", () => clearInterval(send));
+    });
+    const mirror = await startMirror(peer, bytes.length, {
+      stallTimeoutMs: 5_000,
+      leastBytesPerSecond: () => 10_000,
+    });
+    await using _ = mirror.server;
+    assert.ok((await getBytes(mirror.server.port)).equals(bytes));
+    assert.deepEqual(mirror.outcomes, [{ bytes: bytes.length, ended: "complete" }]);
+  });
+
   test("a peer that is silent right after its head is reported too", async () => {
     await using peer = await startPeer((socket) => socket.write(head(100)));
     const mirror = await startMirror(peer, 100, { stallTimeoutMs: STALL_MS });
@@ -289,7 +329,10 @@ describe("relayTo", () => {
   test("a slow client holds the peer back, and its slowness is not taken for a stall of the peer", async () => {
     const bytes = Buffer.concat(Array.from({ length: 24 }, () => patternBytes(2 * MIB)));
     await using peer = await startHolder(bytes);
-    const mirror = await startMirror(peer, bytes.length, { stallTimeoutMs: STALL_MS });
+    const mirror = await startMirror(peer, bytes.length, {
+      stallTimeoutMs: STALL_MS,
+      leastBytesPerSecond: () => MIB,
+    });
     await using _ = mirror.server;
     using client = await connectClient(mirror.server.port);
     client.socket.pause();

@@ -39,7 +39,7 @@ function pump(
   options: RelayOptions,
 ): Promise<TransferOutcome> {
   const { connection } = body;
-  const { hash } = options;
+  const { hash, leastBytesPerSecond } = options;
   const { promise, resolve } = Promise.withResolvers<TransferOutcome>();
   let bytes = 0;
   /** A block is with the client and must not be overwritten. Nothing is read meanwhile. */
@@ -52,6 +52,7 @@ function pump(
     signal: options.signal,
     stallTimeoutMs: options.stallTimeoutMs,
     clientStallTimeoutMs: options.clientStallTimeoutMs ?? DEFAULT_CLIENT_STALL_TIMEOUT_MS,
+    ...(leastBytesPerSecond === undefined ? {} : { progress: { bytes: () => bytes, leastBytesPerSecond } }),
     onEnd(ended) {
       if (body.unread > 0 || !body.sound) connection.close();
       if (!lent) lease?.release();

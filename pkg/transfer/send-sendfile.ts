@@ -21,10 +21,20 @@ const PROBE_BYTES = 4 * KIB;
  * sends the rest in another way.
  */
 export async function sendBySendfile(sending: Sending, fd: number, kernel: KernelCalls): Promise<void> {
+  sending.client.sendHead();
+  // Under TCP_NODELAY each 64 KiB step of sendfile(2) would end with a short segment of its own.
+  sending.client.setNoDelay(false);
+  try {
+    await sendInTurns(sending, fd, kernel);
+  } finally {
+    sending.client.setNoDelay(true);
+  }
+}
+
+async function sendInTurns(sending: Sending, fd: number, kernel: KernelCalls): Promise<void> {
   const { client, watch } = sending;
   const probe = Buffer.allocUnsafeSlow(PROBE_BYTES);
   let turnBytes = 0;
-  client.sendHead();
   while (bytesLeft(sending) > 0 && watch.ended === undefined) {
     if (turnBytes >= TURN_BYTES) {
       turnBytes = 0;

@@ -25,35 +25,77 @@ export interface TransferWatchOptions {
   readonly signal: AbortSignal;
   /** Bound on one wait for the source; Infinity for none. */
   readonly stallTimeoutMs: number;
+  /** What the source has delivered so far, and the least it must; see `RelayOptions.leastBytesPerSecond`. */
+  readonly progress?: { bytes(): number; leastBytesPerSecond(): number };
   /** Bound on one wait for the client. */
   readonly clientStallTimeoutMs: number;
   /** Called once, with the reason. */
   onEnd(reason: TransferEnd): void;
 }
 
+/** How often progress is looked at, when it is. */
+const PROGRESS_INTERVAL_MS = 200;
+/** A timer this late means that this process did not run; nobody else is to blame for that time. */
+const ASLEEP_MS = 200;
+
 export function createTransferWatch(options: TransferWatchOptions): TransferWatch {
-  const { client, signal } = options;
+  const { client, signal, progress } = options;
+  const longestDelayMs = Math.min(
+    options.stallTimeoutMs,
+    options.clientStallTimeoutMs,
+    progress === undefined ? Number.POSITIVE_INFINITY : PROGRESS_INTERVAL_MS,
+  );
   let ended: TransferEnd | undefined;
   let party: WaitingFor = "nobody";
   let sinceMs = performance.now();
   let timer: NodeJS.Timeout | undefined;
+  let dueMs = 0;
+  /** Since the last look: when that was, what had arrived by then, and time in which the source was not waited for. */
+  let lookedMs = sinceMs;
+  let lookedBytes = 0;
+  let excusedMs = 0;
+  /** Time waited for the source that its bytes have not paid for. */
+  let debtMs = 0;
   const callbacks: (() => void)[] = [];
 
   const onAbort = (): void => end("aborted");
   const stopListening = client.onGone(() => end("client-gone"));
   signal.addEventListener("abort", onAbort, { once: true });
-  arm(Math.min(options.stallTimeoutMs, options.clientStallTimeoutMs));
+  arm(longestDelayMs);
 
-  function arm(delayMs: number): void {
-    timer = setTimeout(look, Math.max(1, Math.min(delayMs, 2 ** 31 - 1)));
+  function arm(wantedMs: number): void {
+    const delayMs = Math.max(1, Math.min(wantedMs, 2 ** 31 - 1));
+    dueMs = performance.now() + delayMs;
+    timer = setTimeout(look, delayMs);
   }
 
   /** The timer is not moved with every block: when it fires it looks how long this wait has lasted. */
   function look(): void {
+    const nowMs = performance.now();
+    if (nowMs - dueMs > ASLEEP_MS) excuse(nowMs - dueMs, nowMs);
     const limitMs = party === "client" ? options.clientStallTimeoutMs : options.stallTimeoutMs;
-    const leftMs = party === "nobody" ? limitMs : sinceMs + limitMs - performance.now();
-    if (leftMs <= 0) end(party === "client" ? "client-gone" : "source-stalled");
-    else arm(Math.min(leftMs, options.stallTimeoutMs, options.clientStallTimeoutMs));
+    const leftMs = party === "nobody" ? limitMs : sinceMs + limitMs - nowMs;
+    if (leftMs <= 0) return end(party === "client" ? "client-gone" : "source-stalled");
+    if (progress !== undefined && !keepsUp(nowMs)) return end("source-slow");
+    arm(Math.min(leftMs, longestDelayMs));
+  }
+
+  function excuse(asleepMs: number, nowMs: number): void {
+    sinceMs = Math.min(nowMs, sinceMs + asleepMs);
+    if (party === "source") excusedMs += asleepMs;
+  }
+
+  function keepsUp(nowMs: number): boolean {
+    if (progress === undefined) return true;
+    if (party !== "source") excusedMs += nowMs - Math.max(sinceMs, lookedMs);
+    const waitedMs = nowMs - lookedMs - excusedMs;
+    const bytes = progress.bytes();
+    const paidMs = ((bytes - lookedBytes) / progress.leastBytesPerSecond()) * 1000;
+    debtMs = Math.max(0, debtMs + waitedMs - paidMs);
+    lookedMs = nowMs;
+    lookedBytes = bytes;
+    excusedMs = 0;
+    return debtMs <= options.stallTimeoutMs;
   }
 
   function end(reason: TransferEnd): void {
@@ -75,8 +117,10 @@ export function createTransferWatch(options: TransferWatchOptions): TransferWatc
       else callback();
     },
     waitFor(next) {
+      const nowMs = performance.now();
+      if (party !== "source") excusedMs += nowMs - Math.max(sinceMs, lookedMs);
       party = next;
-      sinceMs = performance.now();
+      sinceMs = nowMs;
     },
     end,
   };
