@@ -132,6 +132,13 @@ if (import.meta.main) {
       ? "x64"
       : NATIVE;
   console.log(`build: linux/${arch}, node ${process.version}`);
-  await buildPrograms(arch);
-  console.log(`build: done in ${elapsed(started)}`);
+  try {
+    await buildPrograms(arch);
+    console.log(`build: done in ${elapsed(started)}`);
+  } catch (error) {
+    console.error(
+      `build: FAILED after ${elapsed(started)}: ${error instanceof Error ? error.message : String(error)}`,
+    );
+    process.exitCode = 1;
+  }
 }

@@ -33,7 +33,7 @@ const PROGRAMS: readonly Program[] = [
     form: "executable",
     nodeOptions: ["--experimental-ffi", QUIET, ...SMALL_HEAP],
     forbidden: ["@kubernetes/client-node", "node-forge", "typebox", "ajv", "fastify", "@libp2p/tls"],
-    maxBytes: 1_600_000,
+    maxBytes: 1_800_000,
   },
   {
     folder: "bootstrapper",

@@ -31,5 +31,10 @@ export function isGenerated(file: string): boolean {
 
 /** Test files, kits included: what may use the testing entry points and the development dependencies. */
 export function isTest(file: string): boolean {
-  return file.endsWith(".test.ts") || file.endsWith("/testing.ts") || file.startsWith("test/");
+  return (
+    file.endsWith(".test.ts") ||
+    file.endsWith("/testing.ts") ||
+    file.includes("/testing/") ||
+    file.startsWith("test/")
+  );
 }
