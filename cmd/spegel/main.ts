@@ -19,6 +19,7 @@ import { createLogger, type Logger, type LogLevel } from "#log";
 import { runCleanup } from "./cleanup.ts";
 import { runCleanupWait } from "./cleanup-wait.ts";
 import { runConfiguration } from "./configuration.ts";
+import { createSystemdNotifier } from "./systemd-notify.ts";
 import { printVersion } from "./version.ts";
 import { openRegistry } from "./wire.ts";
 
@@ -59,8 +60,12 @@ const WITH_SETTINGS: Readonly<Partial<Record<string, Command>>> = {
     validate: validateRegistryConfiguration,
     isLongRunning: true,
     async run(configuration: RegistryConfiguration, context) {
+      // From the first moment on: a start that hangs is found as well.
+      using systemd = createSystemdNotifier(process.env);
       await using registry = await openRegistry(configuration, context);
+      systemd.notify("READY=1");
       await registry.finished;
+      systemd.notify("STOPPING=1");
     },
   },
   configuration: {
