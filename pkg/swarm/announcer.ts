@@ -5,7 +5,7 @@ import { type Contact, closest } from "./contact.ts";
 import { binaryBytes, binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import { REPLICATION } from "./protocol/answer.ts";
 import type { ChannelPool } from "./protocol/channel.ts";
-import { encodeMessage, MessageType } from "./protocol/message.ts";
+import { encodeAddProviders, encodeMessage, MessageType } from "./protocol/message.ts";
 
 /** Keeps the records of this node's keys on the nodes nearest to each. */
 export interface Announcer extends Disposable {
@@ -38,7 +38,7 @@ const MAX_KEYS = 200_000;
 /** Rounds of sending that may run at a time. */
 const MAX_ROUNDS = 4;
 /** Messages that are sent before an answer is awaited. */
-const BATCH = 256;
+const BATCH = 128;
 /** Up to this many records travel over the channel of the look-ups; more get a stream of their own. */
 const SMALL_BATCH = 32;
 /** Keys planned before other work gets its turn. */
@@ -97,6 +97,7 @@ export function createAnnouncer(
 
   /** One round: what waits now. Rounds overlap, so that a node which is slow to take a long list holds no new key up. */
   async function send(): Promise<void> {
+    if (deps.self().endpoints.length === 0) return; // nothing to announce yet; the next renewal looks again
     rounds++;
     const keys = [...waiting];
     const arrived = new Set(newContacts.keys());
@@ -149,14 +150,13 @@ export function createAnnouncer(
   }
 
   async function deliver(tasks: ReadonlyMap<Contact, readonly string[]>): Promise<void> {
-    const self = deps.self();
-    if (self.endpoints.length === 0) return;
+    const { info } = deps.self();
     const queue = [...tasks];
     const worker = async (): Promise<void> => {
       for (let task = queue.pop(); task !== undefined; task = queue.pop()) {
         const [contact, keys] = task;
         try {
-          await sendTo(contact, keys, self.info);
+          await sendTo(contact, keys, info);
         } catch (err) {
           if (signal.aborted) return;
           deps.logger.debug("node did not take records", {
@@ -178,9 +178,7 @@ export function createAnnouncer(
     const channel = isSmall ? undefined : deps.channels.dedicated(contact);
     try {
       for (let i = 0; i < keys.length; i += BATCH) {
-        const frames = keys.slice(i, i + BATCH).map((key) => addProvider(key, info));
-        frames.push(PING);
-        const bytes = Buffer.concat(frames);
+        const bytes = Buffer.concat([encodeAddProviders(keys.slice(i, i + BATCH), info), PING]);
         await (channel === undefined
           ? deps.channels.request(contact, bytes, { signal })
           : channel.request(bytes, { signal }));
@@ -229,12 +227,4 @@ export function createAnnouncer(
       clearInterval(renewal);
     },
   };
-}
-
-function addProvider(multihash: string, info: Uint8Array): Buffer {
-  return encodeMessage({
-    type: MessageType.ADD_PROVIDER,
-    key: binaryBytes(multihash),
-    providerPeers: [info],
-  });
 }

@@ -15,7 +15,7 @@ import { SwarmError } from "./errors.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./ip-address.ts";
 
 /** Spegel's DHT: the prefix `/spegel` and the protocol of libp2p's Kademlia. */
-export const KAD_PROTOCOL = "/spegel/kad/1.0.0";
+const KAD_PROTOCOL = "/spegel/kad/1.0.0";
 
 /** The libp2p node: connections, identities, and the routing table of kad-dht. The messages are served and asked elsewhere in this package. */
 export interface Host extends AsyncDisposable {
@@ -29,8 +29,10 @@ export interface Host extends AsyncDisposable {
   openStream(contact: Contact, options: { readonly signal: AbortSignal }): Promise<Stream>;
   /** Connects to an address; the node there may have any id unless the address names one. Resolves with its id. */
   connect(addresses: readonly string[], options: { readonly signal: AbortSignal }): Promise<string>;
-  /** Dials a node of the table that left or failed; takes it out when it is gone. False when it is. */
+  /** Pings a node that left or failed, dialling it if need be; false when it is gone, and then it is out of the table and disconnected. */
   verify(contact: Contact, options: { readonly signal: AbortSignal }): Promise<boolean>;
+  /** Drops what libp2p remembers of a node that is not connected: strangers who come and go must not pile up. */
+  forget(contact: Contact): Promise<void>;
 }
 
 export interface HostEvents {
@@ -104,6 +106,8 @@ export async function openHost(options: HostOptions): Promise<Host> {
       addressDialTimeout: 2_000,
       inboundUpgradeTimeout: DIAL_TIMEOUT_MS,
     },
+    // Finds nodes that are gone without a word; one that a look-up meets is found sooner, by `verify`.
+    connectionMonitor: { pingInterval: 30_000 },
     connectionGater: {
       denyDialMultiaddr: (address) => !mayDial(policy, address),
       filterMultiaddrForPeer: (peer, address) => peer.equals(self.peerId) || mayDial(policy, address),
@@ -195,12 +199,16 @@ export async function openHost(options: HostOptions): Promise<Host> {
     },
     async verify(contact, { signal }) {
       try {
-        await node.dial(contact.peerId, { signal });
+        await node.services.ping.ping(contact.peerId, { signal });
         return true;
-      } catch {
+      } catch (err) {
         await routingTable.remove(contact.peerId);
+        for (const connection of node.getConnections(contact.peerId)) connection.abort(err as Error);
         return false;
       }
+    },
+    async forget(contact) {
+      if (node.getConnections(contact.peerId).length === 0) await node.peerStore.delete(contact.peerId);
     },
     async [Symbol.asyncDispose]() {
       await node.stop();

@@ -66,7 +66,7 @@ async function readIfPresent(path: string, signal: AbortSignal): Promise<Buffer 
 }
 
 /** @throws SwarmError SWARM_IDENTITY_INVALID unless the PEM holds one PKCS#8 Ed25519 private key. */
-export function parseIdentity(pem: Uint8Array): KeyObject {
+function parseIdentity(pem: Uint8Array): KeyObject {
   if (pem.length > MAX_FILE_BYTES) throw invalid(`${pem.length} bytes are too many for a key`);
   const text = Buffer.from(pem).toString("latin1");
   if (!text.includes("-----BEGIN PRIVATE KEY-----")) throw invalid("no PEM block PRIVATE KEY");

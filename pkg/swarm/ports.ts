@@ -13,11 +13,6 @@ export interface SwarmMetrics {
   }): void;
 }
 
-/** The nodes that are known to be alive, as far as the routing table holds them. */
-export interface ContactSource {
-  contacts(): Iterable<Contact>;
-}
-
 /** Asks one node; requests to one node are answered in order. */
 export interface PeerClient {
   /**

@@ -63,7 +63,7 @@ export interface SwarmOptions {
 /** Own addresses are asked for again after this time. */
 const SELF_FRESH_MS = 5_000;
 const SWEEP_INTERVAL_MS = 60_000;
-/** A node that did not answer is dialled for this long before it leaves the table. */
+/** A node that did not answer is pinged for this long before it leaves the table. */
 const VERIFY_TIMEOUT_MS = 3_000;
 const MAX_VERIFYING = 64;
 /** How long a dialled bootstrap node may take to identify itself and enter the table. */
@@ -148,18 +148,30 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   }
 
   const tasks: TaskGroup = createTaskGroup();
-  const verifying = new Set<string>();
-  /** Dials a node that fell silent; its records are hidden while it cannot be reached, so that nobody is sent to it. */
-  function verifySoon(contact: Contact): void {
-    const isKnown = host.contact(contact.id) !== undefined || store.hasPeer(contact.id);
-    if (closed || !isKnown || verifying.has(contact.id) || verifying.size >= MAX_VERIFYING) return;
-    verifying.add(contact.id);
-    tasks.run("verify", async (signal) => {
+  /** Work beside the main loops: what fails in it is told and ends nothing else. */
+  function background(name: string, task: (signal: AbortSignal) => Promise<void>): void {
+    tasks.run(name, async (signal) => {
       try {
-        const alive = await host.verify(contact, {
-          signal: AbortSignal.any([signal, AbortSignal.timeout(VERIFY_TIMEOUT_MS)]),
-        });
-        if (!signal.aborted) store.setReachable(contact.id, alive);
+        await task(signal);
+      } catch (err) {
+        if (!signal.aborted) logger.error("background work of the router failed", { task: name, err });
+      }
+    });
+  }
+
+  const verifying = new Set<string>();
+  /** Looks after a node that fell silent; its records are hidden while it cannot be reached, so that nobody is sent to it. */
+  function verifySoon(contact: Contact): void {
+    if (closed || verifying.has(contact.id) || verifying.size >= MAX_VERIFYING) return;
+    verifying.add(contact.id);
+    background("verify", async (signal) => {
+      try {
+        const isMember = host.contact(contact.id) !== undefined || store.hasPeer(contact.id);
+        const limited = AbortSignal.any([signal, AbortSignal.timeout(VERIFY_TIMEOUT_MS)]);
+        const isAlive = isMember && (await host.verify(contact, { signal: limited }));
+        if (signal.aborted) return;
+        store.setReachable(contact.id, isAlive);
+        if (!isAlive) await host.forget(contact);
       } finally {
         verifying.delete(contact.id);
       }
@@ -196,7 +208,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       isIsolated: () => isEmpty(host.contacts()),
       untilIsolated: ({ signal }) => until(() => isEmpty(host.contacts()), signal),
       connect: connectTo,
-      onJoined: () => tasks.run("find neighbours", findNeighbours),
+      onJoined: () => background("find neighbours", findNeighbours),
     },
     options.join,
   );

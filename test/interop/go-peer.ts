@@ -12,7 +12,7 @@ import { promisify } from "node:util";
 const MODULE = join(import.meta.dirname, "go");
 
 /** The Go tool chain, in PATH or where its installer puts it; undefined when there is none. */
-export function findGo(): string | undefined {
+function findGo(): string | undefined {
   const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/local/go/bin"];
   return folders.map((folder) => join(folder, "go")).find((path) => existsSync(path));
 }
@@ -51,6 +51,8 @@ export interface GoPeer extends AsyncDisposable {
   readonly id: string;
   /** Multiaddrs without `/p2p/`. */
   readonly addresses: readonly string[];
+  /** Makes the process hang, with its connections open, and lets it go on. */
+  hang(hangs: boolean): void;
   /** Asks the peer, see `go/main.go`; rejects with its error. Requests are answered in order. */
   request(request: { readonly op: string } & Readonly<Record<string, unknown>>): Promise<unknown>;
 }
@@ -71,6 +73,7 @@ export async function startGoPeer(path: string, args: readonly string[] = []): P
   return {
     id: greeting.id,
     addresses: greeting.addrs,
+    hang: (hangs) => void child.kill(hangs ? "SIGSTOP" : "SIGCONT"),
     request(request) {
       const answer = last
         .catch(() => {})
@@ -87,6 +90,7 @@ export async function startGoPeer(path: string, args: readonly string[] = []): P
       return answer;
     },
     async [Symbol.asyncDispose]() {
+      child.kill("SIGCONT");
       child.stdin.end();
       await exited;
     },

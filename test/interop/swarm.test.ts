@@ -168,6 +168,50 @@ describe("a swarm with go-libp2p peers", { skip: skipReason() }, () => {
     }
   });
 
+  it("goes around a Go peer that hangs, leaves it out, and takes it back", async () => {
+    await using holder = await openNode([], { routerAddress: "127.0.0.14:0" });
+    const address = `${holder.addresses()[0]}/p2p/${holder.peerId}`;
+    await using peer = await startPeer("-listen", "/ip4/127.0.0.15/tcp/0");
+    const join = createStaticBootstrap({
+      addresses: [address, `${peer.addresses[0]}/p2p/${peer.id}`],
+      defaultPort: 1,
+    });
+    await using node = await openNode([join], {
+      routerAddress: "127.0.0.16:0",
+      channel: { requestTimeoutMs: 100 },
+    });
+    await eventually(
+      () => node.peerCount(),
+      (count) => count === 2,
+    );
+    const [theirs, ours] = [newKey(), newKey()];
+    await peer.request({ op: "advertise", keys: [theirs] });
+    await eventually(
+      () => find(node, theirs),
+      (peers) => peers.length > 0,
+    );
+    await holder.advertise([ours], { signal });
+    peer.hang(true);
+    await eventually(
+      () => find(node, ours),
+      (peers) => peers.length === 1,
+    );
+    await eventually(
+      async () => (await find(node, theirs)).length + node.peerCount(),
+      (count) => count === 1,
+    );
+    peer.hang(false);
+    await peer.request({ op: "join", addrs: [`${node.addresses()[0]}/p2p/${node.peerId}`] });
+    await eventually(
+      () => node.peerCount(),
+      (count) => count === 2,
+    );
+    await eventually(
+      () => find(node, theirs),
+      (peers) => peers.length === 1,
+    );
+  });
+
   it("passes the check that a Go peer makes before it trusts a server", async () => {
     await using node = await openNode([]);
     await using peer = await startPeer();

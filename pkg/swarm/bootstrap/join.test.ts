@@ -38,7 +38,10 @@ function openRig(answers: Rig["answers"], options: Parameters<typeof createJoini
   const deps: JoinDeps = {
     logger: createLogger({ level: "WARN", sink: { write: (line) => void log.push(JSON.parse(line).msg) } }),
     sources,
-    isSelf: ({ id }) => id === "self",
+    isSelf({ id }) {
+      if (id === "poison") throw new Error("poison");
+      return id === "self";
+    },
     isIsolated: () => state.isolated,
     untilIsolated: ({ signal }) =>
       Promise.race([
@@ -115,6 +118,19 @@ describe("joining", () => {
     await eventually(
       () => rig.joining.isAlone,
       (alone) => !alone,
+    );
+  });
+
+  it("goes on after an unforeseen error", async () => {
+    await using rig = openRig([[{ id: "poison", addresses: [] }]]);
+    await eventually(
+      () => rig.log.filter((message) => message === "bootstrap attempt failed").length,
+      (count) => count > 2,
+    );
+    rig.answers = [[OTHER]];
+    await eventually(
+      () => rig.state.joined,
+      (joined) => joined === 1,
     );
   });
 

@@ -98,7 +98,8 @@ export function createJoining(deps: JoinDeps, options: JoinOptions = {}): Joinin
           }
         } catch (err) {
           if (signal.aborted) return;
-          throw err;
+          deps.logger.error("bootstrap attempt failed", { err });
+          await sleep(backoff.next(), { signal }).catch(() => {}); // the loop looks at the signal
         }
       }
     },

@@ -88,10 +88,10 @@ describe("DNS bootstrap", () => {
       options,
     );
     const peers = await source.peers({ signal });
-    assert.deepEqual(peers.map(({ addresses }) => addresses[0]).sort(), [
-      "/ip4/10.0.0.1/tcp/5001",
-      "/ip6/2001:db8::1/tcp/5001",
-    ]);
+    assert.deepEqual(
+      peers.map(({ addresses }) => addresses[0]).sort((a = "", b = "") => a.localeCompare(b)),
+      ["/ip4/10.0.0.1/tcp/5001", "/ip6/2001:db8::1/tcp/5001"],
+    );
     assert.ok(peers.every(({ id }) => id === undefined));
   });
 

@@ -3,8 +3,16 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { hasCode } from "#errors";
+import { binaryString } from "../key.ts";
 import { createFrameReader } from "./frame.ts";
-import { decodeMessage, decodePeer, encodeMessage, encodePeer, MessageType } from "./message.ts";
+import {
+  decodeMessage,
+  decodePeer,
+  encodeAddProviders,
+  encodeMessage,
+  encodePeer,
+  MessageType,
+} from "./message.ts";
 
 const bytes = (maxLength: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ minLength: 1, maxLength });
 
@@ -56,6 +64,18 @@ describe("messages", () => {
     });
     assert.equal(framed.toString("hex"), "15" + "0802" + "120109" + `4a0e${peer.toString("hex")}`);
     assert.equal(encodeMessage({ type: MessageType.PING }).toString("hex"), "020805");
+  });
+
+  it("are the same when many keys are written at once", () => {
+    const keys = fc.array(fc.uint8Array({ minLength: 1, maxLength: 200 }), { maxLength: 20 });
+    fc.assert(
+      fc.property(keys, fc.uint8Array({ minLength: 1, maxLength: 300 }), (written, provider) => {
+        const one = written.map((key) =>
+          encodeMessage({ type: MessageType.ADD_PROVIDER, key, providerPeers: [provider] }),
+        );
+        assert.deepEqual(encodeAddProviders(written.map(binaryString), provider), Buffer.concat(one));
+      }),
+    );
   });
 
   it("may have fields that are not known here", () => {

@@ -94,6 +94,35 @@ export function encodeMessage(message: {
   return withLength(parts);
 }
 
+/**
+ * One ADD_PROVIDER frame for each key (multihashes as binary strings), `provider` in all of them, in one piece of memory:
+ * a node with thousands of keys and dozens of neighbours writes hundreds of thousands of them.
+ */
+export function encodeAddProviders(keys: readonly string[], provider: Uint8Array): Buffer {
+  const head = Uint8Array.of(TAG_TYPE, MessageType.ADD_PROVIDER);
+  const tail = field(TAG_PROVIDER_PEER, provider);
+  const frameBytes = (key: string): number => {
+    const sizeBytes = head.length + 1 + varint(key.length).length + key.length + tail.length;
+    return varint(sizeBytes).length + sizeBytes;
+  };
+  const encoded = Buffer.allocUnsafe(keys.reduce((total, key) => total + frameBytes(key), 0));
+  let offset = 0;
+  const put = (bytes: Uint8Array): void => {
+    encoded.set(bytes, offset);
+    offset += bytes.length;
+  };
+  for (const key of keys) {
+    const keyLength = varint(key.length);
+    put(varint(head.length + 1 + keyLength.length + key.length + tail.length));
+    put(head);
+    encoded[offset++] = TAG_KEY;
+    put(keyLength);
+    offset += encoded.write(key, offset, "latin1");
+    put(tail);
+  }
+  return encoded;
+}
+
 function withLength(parts: readonly Uint8Array[]): Buffer {
   let sizeBytes = 0;
   for (const part of parts) sizeBytes += part.length;
