@@ -12,9 +12,13 @@ import { CleanupWaitSettingsSchema } from "../api/config/v1alpha1/cleanup-wait.t
 import { ConfigurationSettingsSchema } from "../api/config/v1alpha1/configuration.ts";
 import { RegistryConfigurationSchema } from "../api/config/v1alpha1/registry.ts";
 import { environmentName, flagName } from "../pkg/config/names.ts";
+import { dashboardJSON } from "./charts/dashboard.ts";
+import { spegelReadme } from "./charts/spegel-readme.ts";
+import { SpegelValuesSchema } from "./charts/spegel-values.ts";
+import { type ValuesSchema, valuesSchemaJSON, valuesTable, valuesYAML } from "./charts/values-files.ts";
 
 /** A file with the text that it shall have. */
-export interface Generated {
+interface Generated {
   readonly path: string;
   readonly text: string;
 }
@@ -73,8 +77,20 @@ function referencePage(name: string, schema: SettingsDocument): string {
   ].join("\n");
 }
 
+function spegelChartFiles(): Generated[] {
+  const schema = JSON.parse(JSON.stringify(SpegelValuesSchema)) as ValuesSchema;
+  const directory = "charts/spegel";
+  return [
+    { path: `${directory}/values.yaml`, text: valuesYAML(schema, "hack/charts/spegel-values.ts") },
+    { path: `${directory}/values.schema.json`, text: valuesSchemaJSON(schema) },
+    { path: `${directory}/README.md`, text: spegelReadme(valuesTable(schema)) },
+    { path: `${directory}/monitoring/grafana-dashboard.json`, text: dashboardJSON() },
+  ];
+}
+
 const check = process.argv.includes("--check");
-const files = Object.entries(COMMANDS).flatMap(([name, schema]) => settingsFiles(name, schema));
+const settings = Object.entries(COMMANDS).flatMap(([name, schema]) => settingsFiles(name, schema));
+const files = [...settings, ...spegelChartFiles()];
 const stale: string[] = [];
 for (const file of files) {
   const present = await readFile(file.path, "utf8").catch(() => undefined);

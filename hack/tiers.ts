@@ -72,6 +72,16 @@ export const TIERS: readonly Tier[] = [
   },
   {
     ...PLAIN,
+    name: "chart",
+    about: "charts rendered by Helm and judged by Kubernetes' schemas",
+    files: /^test\/chart\/.*\.test\.ts$/,
+    concurrency: 1,
+    // Helm is compiled the first time.
+    timeoutMs: 900_000,
+    programs: { go: undefined },
+  },
+  {
+    ...PLAIN,
     name: "cluster",
     about: "a real etcd and kube-apiserver",
     files: /^test\/cluster\/.*\.test\.ts$/,

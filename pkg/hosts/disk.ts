@@ -45,8 +45,8 @@ export type Tree = ReadonlyMap<string, Entry>;
 export const TEMPORARY_SUFFIX = ".spegel-tmp";
 
 /** More entries, or deeper ones, than any certs.d has: stop before a mistaken folder is rearranged. */
-export const MAX_TREE_ENTRIES = 10_000;
-export const MAX_TREE_DEPTH = 8;
+const MAX_TREE_ENTRIES = 10_000;
+const MAX_TREE_DEPTH = 8;
 /** A hosts.toml beyond this is not read. Real ones have a few hundred bytes. */
 export const MAX_HOSTS_FILE_BYTES = 1024 * 1024;
 
