@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Peer, Router } from "./index.ts";
+import type { Peer, Router } from "./router.ts";
 
 /** A swarm inside one process: every router made from it sees what the others advertise, at once. */
 export interface MemoryRouting {

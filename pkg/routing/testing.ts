@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { describe, it } from "node:test";
-import type { Peer, Router } from "./index.ts";
+import type { Peer, Router } from "./router.ts";
 
 /** Two routers of one swarm, joined and ready, and how to leave it. */
 export interface RouterPair extends AsyncDisposable {

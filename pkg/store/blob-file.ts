@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { systemErrorCode } from "#errors";
 import { type Digest, detectMediaType, MAX_MANIFEST_BYTES, MEDIA_TYPE_OCTET_STREAM } from "#oci";
-import type { Content, ContentInfo } from "./index.ts";
+import type { Content, ContentInfo } from "./content-store.ts";
 
 // Neither a link out of the store nor a FIFO that would block the open is content.
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;

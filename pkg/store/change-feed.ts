@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { StoreChange } from "./index.ts";
+import type { StoreChange } from "./content-store.ts";
 
 /** Hands hints to every watcher. A watcher that does not keep up gets one `changed` in place of what it missed. */
 export interface ChangeFeed {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { read } from "node:fs";
 import { promisify } from "node:util";
-import type { Content } from "./index.ts";
+import type { Content } from "./content-store.ts";
 
 const readDescriptor = promisify(read);
 

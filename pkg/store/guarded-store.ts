@@ -5,7 +5,7 @@ import { createTaskGroup } from "#async";
 import { type Digest, digestAlgorithm, digestHex } from "#oci";
 import { hashFile } from "#transfer";
 import { createChangeFeed } from "./change-feed.ts";
-import type { Content, ContentStore } from "./index.ts";
+import type { Content, ContentStore } from "./content-store.ts";
 
 /** A store that stops giving content whose bytes were found to be wrong. */
 export interface GuardedStore extends ContentStore, AsyncDisposable {

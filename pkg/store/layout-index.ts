@@ -6,8 +6,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { systemErrorCode } from "#errors";
 import { type Digest, isDigest } from "#oci";
 import { readAll } from "./blob-file.ts";
+import type { ImageEntry } from "./content-store.ts";
 import { StoreError } from "./errors.ts";
-import type { ImageEntry } from "./index.ts";
 
 const MAX_INDEX_BYTES = 16 * 1024 * 1024;
 const MAX_INDEX_ENTRIES = 50_000;

@@ -3,7 +3,7 @@ import { appendFile, type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { systemErrorCode } from "#errors";
 import { type Digest, isDigest, parseImageReference } from "#oci";
-import type { ContentOrigin } from "./index.ts";
+import type { ContentOrigin } from "./content-store.ts";
 import { mergeOrigin } from "./origins.ts";
 
 // Lines beyond this are not read; 64 MiB are about 500,000 origins.

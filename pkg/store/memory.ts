@@ -2,8 +2,8 @@
 import { hash } from "node:crypto";
 import { type Digest, detectMediaType, digestAlgorithm, digestHex } from "#oci";
 import { createChangeFeed } from "./change-feed.ts";
+import type { ContentEntry, ContentOrigin, WritableContentStore } from "./content-store.ts";
 import { StoreError } from "./errors.ts";
-import type { ContentEntry, ContentOrigin, WritableContentStore } from "./index.ts";
 import { mergeOrigin } from "./origins.ts";
 
 interface Held {

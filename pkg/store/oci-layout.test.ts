@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { promisify } from "node:util";
 import { type Digest, digestHex, sha256Digest } from "#oci";
-import type { WritableContentStore } from "./index.ts";
+import type { WritableContentStore } from "./content-store.ts";
 import { openOCILayoutStore } from "./oci-layout.ts";
 import {
   describeContentStoreCompliance,

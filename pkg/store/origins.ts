@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { ContentOrigin } from "./index.ts";
+import type { ContentOrigin } from "./content-store.ts";
 
 // Content of more places than this is remembered for the first ones only; one is enough to pass a filter.
 const MAX_ORIGINS = 64;

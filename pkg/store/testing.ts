@@ -4,8 +4,14 @@ import { randomBytes } from "node:crypto";
 import { readdirSync, readSync } from "node:fs";
 import { describe, it } from "node:test";
 import { type Digest, MEDIA_TYPE_OCTET_STREAM, sha256Digest } from "#oci";
+import type {
+  Content,
+  ContentOrigin,
+  ContentStore,
+  StoreChange,
+  WritableContentStore,
+} from "./content-store.ts";
 import { StoreError } from "./errors.ts";
-import type { Content, ContentOrigin, ContentStore, StoreChange, WritableContentStore } from "./index.ts";
 
 /** An empty store and the ways to fill it from outside, as a container runtime would. */
 export interface StoreUnderTest extends AsyncDisposable {
