@@ -115,7 +115,7 @@ async function tryToEnsure(
   if (!isBundleThere && (await deps.store.create(bundle, cancel)) === "exists") return undefined;
   const leaves: Record<string, IssuedLeaf> = {};
   for (const leaf of config.leaves) {
-    const secret = await ensureLeaf(deps, leaf, signerOf(leaf.usage, authorities), situation, cancel);
+    const secret = await ensureLeaf(deps, leaf, signerOf(leaf, authorities), situation, cancel);
     if (secret === undefined) return undefined;
     leaves[leaf.name] = issuedLeaf(secret);
   }

@@ -50,6 +50,10 @@ export interface LeafConfig {
   readonly dnsNames?: readonly string[];
   readonly ipAddresses?: readonly string[];
   readonly validityMs: number;
+  /**
+   * `current`: never by the old authority. For a server whose clients get the bundle before it gets its certificate.
+   */
+  readonly signedBy?: "current";
 }
 
 export interface CredentialsConfig {

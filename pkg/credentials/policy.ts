@@ -132,12 +132,13 @@ export function decideLeaf(config: LeafConfig, signerPem: string, situation: Sit
   );
 }
 
-/** The PEM of the authority that signs leaves of a usage. */
+/** The authority that signs a leaf. */
 export function signerOf<T>(
-  usage: LeafConfig["usage"],
+  leaf: Pick<LeafConfig, "usage" | "signedBy">,
   authorities: { readonly current: T; readonly old?: T },
 ): T {
-  return usage === "server" ? (authorities.old ?? authorities.current) : authorities.current;
+  const isByOld = leaf.usage === "server" && leaf.signedBy !== "current";
+  return isByOld ? (authorities.old ?? authorities.current) : authorities.current;
 }
 
 /** The secret with the certificates to trust: the current authority first, then the old one. */

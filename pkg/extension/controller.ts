@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createInformer, createWorkQueue, type WorkQueueOptions } from "#kube";
+import { createInformer, createWorkQueue, type WorkOutcome, type WorkQueueOptions } from "#kube";
 import { callsForRun, traceOf } from "./event-filter.ts";
+import type { ExtensionMetrics } from "./metrics.ts";
 import { CLUSTERS, EXTENSION_TYPE, EXTENSIONS } from "./names.ts";
 import { type RunnerDeps, runExtension } from "./runner.ts";
+
+export interface ExtensionControllerDeps extends RunnerDeps {
+  readonly metrics?: ExtensionMetrics;
+}
 
 export interface ExtensionControllerOptions {
   /** Extensions handled at a time; default 5. */
@@ -28,7 +33,7 @@ export interface ExtensionController extends AsyncDisposable {
 const DEFAULT_TIMEOUT_MS = 180_000;
 
 export function startExtensionController(
-  deps: RunnerDeps,
+  deps: ExtensionControllerDeps,
   options: ExtensionControllerOptions = {},
 ): ExtensionController {
   const { client, logger } = deps;
@@ -36,9 +41,24 @@ export function startExtensionController(
   const classes = options.classes ?? ["shoot"];
   const ignoreAnnotation = options.ignoreOperationAnnotation === true;
   const running = new AsyncDisposableStack();
+
+  async function handle(key: string, { signal }: { readonly signal: AbortSignal }): Promise<WorkOutcome> {
+    const startedMs = performance.now();
+    const observe = (result: "success" | "error"): void =>
+      deps.metrics?.observeRun(result, (performance.now() - startedMs) / 1000);
+    try {
+      const outcome = await runExtension(deps, key, { signal, timeoutMs });
+      observe("success");
+      return outcome;
+    } catch (error) {
+      observe("error");
+      throw error;
+    }
+  }
+
   const queue = running.use(
     createWorkQueue(
-      { handle: (key, { signal }) => runExtension(deps, key, { signal, timeoutMs }), logger },
+      { handle, logger },
       {
         timeoutMs,
         ...(options.workers !== undefined && { workers: options.workers }),

@@ -12,6 +12,7 @@ export {
 } from "./controller.ts";
 export { ExtensionError, type ExtensionErrorCode } from "./errors.ts";
 export { bootstrapperHost } from "./host.ts";
+export { createExtensionMetrics, type ExtensionMetrics } from "./metrics.ts";
 export {
   AUTHORITY_NAME,
   BOOTSTRAPPER_NAME,

@@ -12,6 +12,8 @@ export interface ExtensionOptions {
     readonly labels: Readonly<Record<string, string>>;
   };
   readonly bootstrapperRequests: { readonly cpu: string; readonly memory: string };
+  /** The controller runs in a Shoot with its control plane inside: there is nothing to do then. */
+  readonly selfHostedShootCluster: boolean;
   /** Between looks at a ManagedResource that is awaited. */
   readonly pollIntervalMs: number;
   /** For objects to become healthy, and to be gone; below the run's three minutes, so that a failure is reported. */
@@ -27,6 +29,7 @@ export const DEFAULT_EXTENSION_OPTIONS: Omit<ExtensionOptions, "bootstrapperImag
     labels: { app: "istio-ingressgateway", istio: "ingressgateway", "istio-role": "seed" },
   },
   bootstrapperRequests: { cpu: "10m", memory: "48Mi" },
+  selfHostedShootCluster: false,
   pollIntervalMs: 2000,
   healthTimeoutMs: 120_000,
   deletionTimeoutMs: 120_000,

@@ -1,0 +1,698 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { get } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { parse } from "yaml";
+import type { Extension } from "#api/gardener";
+import {
+  type ApiObject,
+  type ApiObjectInit,
+  type ApiServer,
+  type PolicyRule,
+  startApiServer,
+} from "#kit/api-server";
+import { type ResourceManager, startResourceManager } from "#kit/resource-manager";
+import { createKubeClient, type KubeClient, parseKubeConfig, type Resource } from "#kube";
+import { silentLogger } from "#log";
+import { createKeyPair, isIssuedBy, type KeyPair, parseCertificate, parseCertificates } from "#pki";
+import { type ExtensionFlags, readFlags } from "./flags.ts";
+import { openExtension } from "./wire.ts";
+
+const OWN = "extension-registry-spegel-abcde";
+const SHOOT = "shoot--foo--bar";
+const TOKEN = "token-of-the-extension";
+const MAIN = fileURLToPath(new URL("main.ts", import.meta.url));
+const signal = AbortSignal.timeout(120_000);
+const cancel = { signal };
+
+/** The rights of the extension's service account in the seed; everything else must stay forbidden to it. */
+const named = (
+  verbs: string[],
+  apiGroups: string[],
+  resources: string[],
+  ...resourceNames: string[]
+): PolicyRule => ({
+  apiGroups,
+  resources,
+  verbs,
+  resourceNames,
+});
+const MANAGED_RESOURCES = ["extension-registry-spegel", "extension-registry-spegel-shoot"];
+const RULES: PolicyRule[] = [
+  {
+    apiGroups: ["extensions.gardener.cloud"],
+    resources: ["clusters", "extensions"],
+    verbs: ["get", "list", "watch"],
+  },
+  named(
+    ["patch", "update"],
+    ["extensions.gardener.cloud"],
+    ["extensions", "extensions/status"],
+    "registry-spegel",
+  ),
+  {
+    apiGroups: ["admissionregistration.k8s.io"],
+    resources: ["mutatingwebhookconfigurations"],
+    verbs: ["create", "get", "list", "watch"],
+  },
+  named(
+    ["update", "patch"],
+    ["admissionregistration.k8s.io"],
+    ["mutatingwebhookconfigurations"],
+    "gardener-extension-registry-spegel",
+  ),
+  {
+    apiGroups: ["resources.gardener.cloud"],
+    resources: ["managedresources"],
+    verbs: ["create", "get", "list", "watch"],
+  },
+  named(
+    ["update", "patch", "delete"],
+    ["resources.gardener.cloud"],
+    ["managedresources"],
+    ...MANAGED_RESOURCES,
+  ),
+  {
+    apiGroups: [""],
+    resources: ["secrets"],
+    verbs: ["create", "get", "list", "watch", "update", "patch", "delete"],
+  },
+  { apiGroups: [""], resources: ["namespaces"], verbs: ["get", "list", "watch"] },
+  {
+    apiGroups: ["coordination.k8s.io"],
+    resources: ["leases"],
+    verbs: ["create", "get", "list", "watch"],
+    namespaces: [OWN],
+  },
+  {
+    ...named(
+      ["update", "patch"],
+      ["coordination.k8s.io"],
+      ["leases"],
+      "gardener-extension-registry-spegel-leader-election",
+      "gardener-extension-heartbeat",
+    ),
+    namespaces: [OWN],
+  },
+];
+
+const EXTENSIONS: Resource<Extension> = {
+  group: "extensions.gardener.cloud",
+  version: "v1alpha1",
+  plural: "extensions",
+  kind: "Extension",
+  namespaced: true,
+};
+const OSCS: Resource<ApiObject> = {
+  group: "extensions.gardener.cloud",
+  version: "v1alpha1",
+  plural: "operatingsystemconfigs",
+  kind: "OperatingSystemConfig",
+  namespaced: true,
+};
+
+let keys: KeyPair[];
+let directory: string;
+let examples: Record<"namespace" | "cluster" | "extension" | "osc", ApiObjectInit>;
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "extension-"));
+  keys = await Promise.all([1, 2, 3, 4].map(() => createKeyPair({ bits: 2048 })));
+  const read = async (name: string): Promise<ApiObjectInit> =>
+    parse(await readFile(new URL(`../../example/${name}.yaml`, import.meta.url), "utf8")) as ApiObjectInit;
+  examples = {
+    namespace: await read("namespace"),
+    cluster: await read("cluster"),
+    extension: await read("extension"),
+    osc: await read("osc-reconcile"),
+  };
+});
+after(() => rm(directory, { recursive: true }));
+
+let seed: ApiServer;
+let shoot: ApiServer;
+let manager: ResourceManager;
+/** gardenlet, who may do everything. */
+let gardenlet: KubeClient;
+let kubeconfig: string;
+let parts: AsyncDisposableStack;
+let unhealthy: string | undefined;
+
+beforeEach(async () => {
+  parts = new AsyncDisposableStack();
+  unhealthy = undefined;
+  triggeredAt = 0;
+  seed = parts.use(await startApiServer({ users: [{ name: "extension", token: TOKEN, rules: RULES }] }));
+  shoot = parts.use(await startApiServer({ plain: true }));
+  manager = parts.use(await startResourceManager(seed, { shoot, unhealthyReason: () => unhealthy }));
+  const connection = await parseKubeConfig(seed.kubeconfig(), { directory: "/", source: "gardenlet" });
+  gardenlet = parts.use(createKubeClient(connection, { userAgent: "gardenlet" }));
+  kubeconfig = join(directory, "kubeconfig");
+  await writeFile(kubeconfig, seed.kubeconfig({ token: TOKEN }));
+  seed.seed([
+    { apiVersion: "v1", kind: "Namespace", metadata: { name: OWN } },
+    examples.namespace,
+    examples.cluster,
+  ]);
+});
+afterEach(() => parts.disposeAsync());
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+async function flags(change: readonly string[] = []): Promise<ExtensionFlags> {
+  const port = await freePort();
+  const argv = [
+    `--kubeconfig=${kubeconfig}`,
+    `--webhook-config-namespace=${OWN}`,
+    "--webhook-config-mode=url",
+    `--webhook-config-url=127.0.0.1:${port}`,
+    "--webhook-config-server-host=127.0.0.1",
+    `--webhook-config-server-port=${port}`,
+    "--health-bind-address=127.0.0.1:0",
+    "--metrics-bind-address=127.0.0.1:0",
+    "--shutdown-delay-seconds=0",
+    "--leader-election=false",
+    "--bootstrapper-image=registry.example.org/registry-spegel-bootstrapper@sha256:aa",
+    "--node-image=registry.example.org/spegel@sha256:bb",
+    ...change,
+  ];
+  return await readFlags({ argv, environment: {} });
+}
+
+async function start(
+  change: readonly string[] = [],
+  more: { now?: () => number; certificateIntervalMs?: number } = {},
+) {
+  let index = 0;
+  const stop = new AbortController();
+  const program = parts.use(
+    await openExtension(
+      {
+        logger: silentLogger,
+        environment: {},
+        signal: stop.signal,
+        createKey: async () => keys[index++ % keys.length] as KeyPair,
+        ...(more.now && { now: more.now }),
+        timing: {
+          lease: { renewDeadlineMs: 500, retryPeriodMs: 50 },
+          pollIntervalMs: 2,
+          healthTimeoutMs: 5000,
+          deletionTimeoutMs: 5000,
+          backoff: { initialMs: 5, maxMs: 20 },
+          ...(more.certificateIntervalMs !== undefined && {
+            certificateIntervalMs: more.certificateIntervalMs,
+          }),
+        },
+      },
+      await flags(change),
+    ),
+  );
+  return { program, stop };
+}
+
+/** Polls the state of the API server, as gardenlet does. */
+async function eventually<T>(read: () => T | undefined | false): Promise<T> {
+  for (;;) {
+    const value = read();
+    if (value !== undefined && value !== false) return value;
+    signal.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+const extension = (): Extension | undefined =>
+  seed.get("Extension", "registry-spegel", SHOOT) as unknown as Extension | undefined;
+/** Requests before this one belong to earlier operations. */
+let triggeredAt = 0;
+const isReady = (): Extension | undefined => {
+  const current = extension();
+  const statusWrites = seed.requests
+    .slice(triggeredAt)
+    .filter(({ path, status }) => path.endsWith("/extensions/registry-spegel/status") && status === 200);
+  const isDone =
+    statusWrites.length >= 2 && // Processing and Succeeded
+    current?.status?.lastOperation?.state === "Succeeded" &&
+    current.status.observedGeneration === current.metadata.generation &&
+    current.status.lastError === undefined &&
+    current.metadata.annotations?.["gardener.cloud/operation"] === undefined;
+  return isDone ? current : undefined;
+};
+const statusOf = (current: Extension): Record<string, string> =>
+  current.status?.providerStatus as Record<string, string>;
+const webhookConfiguration = () =>
+  seed.get("MutatingWebhookConfiguration", "gardener-extension-registry-spegel");
+
+async function createExtension(providerConfig?: object): Promise<void> {
+  const spec = { type: "registry-spegel", ...(providerConfig && { providerConfig }) };
+  await gardenlet.create(EXTENSIONS, { ...examples.extension, spec } as unknown as Extension, cancel);
+}
+
+/** What gardenlet does to have an Extension reconciled. */
+const trigger = (operation = "reconcile", spec: object = {}): Promise<Extension> => {
+  triggeredAt = seed.requests.length;
+  return gardenlet.mergePatch(
+    EXTENSIONS,
+    { namespace: SHOOT, name: "registry-spegel" },
+    { metadata: { annotations: { "gardener.cloud/operation": operation } }, spec },
+    cancel,
+  );
+};
+
+const osc = (name = "osc"): ApiObject =>
+  ({ ...examples.osc, metadata: { name, namespace: SHOOT } }) as unknown as ApiObject;
+
+function fetchText(address: string, path: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    get(`http://${address}${path}`, { agent: false }, (response) => {
+      let body = "";
+      response.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
+      response.on("end", () => resolve({ status: response.statusCode ?? 0, body }));
+    }).on("error", reject);
+  });
+}
+
+describe("the extension against an API server", { timeout: 120_000 }, () => {
+  it("turns an Extension without providerConfig into a bootstrapper and a status, and nodes into mirrors", async () => {
+    const { program } = await start();
+    await createExtension();
+    const status = statusOf(await eventually(isReady));
+    assert.deepEqual(
+      { ...status, caBundleSecretName: "-", clientSecretName: "-" },
+      {
+        apiVersion: "spegel.extensions.gardener.cloud/v1alpha1",
+        kind: "SpegelStatus",
+        bootstrapURL: "https://spegel-foo--bar.ingress.local.seed.example.org/bootstrap-nodes",
+        caBundleSecretName: "-",
+        clientSecretName: "-",
+        registryPort: 5000,
+        routerPort: 5001,
+        metricsPort: 9090,
+        image: "registry.example.org/spegel@sha256:bb",
+      },
+    );
+    const secret = (name: string | undefined, key: string): string =>
+      Buffer.from(
+        (seed.get("Secret", name ?? "", SHOOT)?.["data"] as Record<string, string>)[key] ?? "",
+        "base64",
+      ).toString();
+    const authorities = parseCertificates(secret(status["caBundleSecretName"], "bundle.crt"));
+    const client = parseCertificate(secret(status["clientSecretName"], "tls.crt"));
+    assert.ok(isIssuedBy(client, authorities, Date.now()));
+    // biome-ignore lint/suspicious/noExplicitAny: a manifest is read
+    const deployment = seed.get("Deployment", "registry-spegel-bootstrapper", SHOOT) as any;
+    const [serverSource] = deployment.spec.template.spec.volumes[0].projected.sources;
+    const server = parseCertificate(secret(serverSource.secret.name, "tls.crt"));
+    assert.ok(isIssuedBy(server, authorities, Date.now()));
+    assert.ok(server.checkHost(new URL(status["bootstrapURL"] ?? "").hostname));
+    const access = seed.get("Secret", "shoot-access-registry-spegel-bootstrapper", SHOOT);
+    assert.ok((access?.["data"] as Record<string, string>)["token"], "the token requestor filled the secret");
+
+    await eventually(webhookConfiguration);
+    const created = await gardenlet.create(OSCS, osc(), cancel);
+    // biome-ignore lint/suspicious/noExplicitAny: a manifest is read
+    const spec = created["spec"] as any;
+    assert.ok(spec.units.some((unit: { name: string }) => unit.name === "spegel.service"));
+    const references = spec.files.map(
+      (file: { content: { secretRef?: { name: string } } }) => file.content.secretRef?.name,
+    );
+    assert.ok(references.includes(status["clientSecretName"]));
+    const again = await gardenlet.mergePatch(
+      OSCS,
+      created.metadata as never,
+      { metadata: { labels: { a: "b" } } },
+      cancel,
+    );
+    assert.deepEqual(again["spec"], created["spec"], "the webhook adds nothing twice");
+    const { body } = await fetchText(program.metricsAddress, "/metrics");
+    assert.match(body, /registry_spegel_extension_runs_total\{result="success"\} [1-9]/);
+    assert.match(body, /registry_spegel_webhook_certificate_expiration_timestamp_seconds 1[0-9]{9}/);
+  });
+
+  it("is never refused anything: its rights suffice", async () => {
+    await start(["--leader-election=true"]);
+    await createExtension();
+    await eventually(isReady);
+    await trigger();
+    await eventually(isReady);
+    await gardenlet.delete(EXTENSIONS, { namespace: SHOOT, name: "registry-spegel" }, cancel);
+    await eventually(() => extension() === undefined);
+    const refused = seed.requests.filter(({ user, status }) => user === "extension" && status === 403);
+    assert.deepEqual(refused, []);
+  });
+
+  it("reports what is wrong with a providerConfig, and recovers when it is mended", async () => {
+    await start();
+    const type = { apiVersion: "spegel.extensions.gardener.cloud/v1alpha1", kind: "SpegelConfig" };
+    await createExtension({ ...type, registryPort: 10250 });
+    const failed = await eventually(() => (extension()?.status?.lastError ? extension() : undefined));
+    assert.deepEqual(failed?.status?.lastError?.codes, ["ERR_CONFIGURATION_PROBLEM"]);
+    assert.match(failed?.status?.lastError?.description ?? "", /registryPort/);
+    assert.equal(failed?.status?.lastOperation?.state, "Error");
+    assert.equal(seed.list("ManagedResource").length, 0);
+    await eventually(webhookConfiguration);
+    await assert.rejects(gardenlet.create(OSCS, osc(), cancel), /no providerStatus yet/, "nodes wait for it");
+    await trigger("reconcile", { providerConfig: { ...type, registryPort: 15500 } });
+    assert.equal(statusOf(await eventually(isReady))["registryPort"] as unknown, 15500);
+    await gardenlet.create(OSCS, osc(), cancel);
+  });
+
+  it("takes the operator's ports where a Shoot names none", async () => {
+    await start(["--registry-port=15500", "--router-port=15501", "--metrics-port=19090"]);
+    await createExtension();
+    const { registryPort, routerPort, metricsPort } = statusOf(await eventually(isReady));
+    assert.deepEqual([registryPort, routerPort, metricsPort] as unknown[], [15500, 15501, 19090]);
+  });
+
+  it("changes nothing in a second reconciliation", async () => {
+    await start();
+    await createExtension();
+    await eventually(isReady);
+    const kinds = ["Secret", "ManagedResource", "Deployment", "Service", "Gateway", "VirtualService"];
+    const before = kinds.map((kind) => JSON.stringify(seed.list(kind, SHOOT)));
+    seed.clearRequests();
+    await trigger();
+    await eventually(isReady);
+    assert.deepEqual(
+      kinds.map((kind) => JSON.stringify(seed.list(kind, SHOOT))),
+      before,
+    );
+    const writes = seed.requests.filter(
+      ({ user, verb }) => user === "extension" && !["get", "list", "watch"].includes(verb),
+    );
+    assert.deepEqual(
+      [...new Set(writes.map(({ path }) => path.split("/").slice(-2).join("/")))],
+      ["extensions/registry-spegel", "registry-spegel/status"],
+    );
+    assert.deepEqual(manager.collectGarbage(), []);
+  });
+
+  it("removes everything when the Extension is deleted", async () => {
+    await start();
+    await createExtension();
+    await eventually(isReady);
+    await gardenlet.delete(EXTENSIONS, { namespace: SHOOT, name: "registry-spegel" }, cancel);
+    await eventually(() => extension() === undefined);
+    manager.collectGarbage();
+    for (const kind of ["Secret", "ManagedResource", "Deployment", "Service", "Gateway", "DestinationRule"]) {
+      assert.deepEqual(seed.list(kind, SHOOT), [], kind);
+    }
+    assert.deepEqual(shoot.list("ClusterRoleBinding"), []);
+  });
+
+  it("follows a rotation of the Shoot's authorities without a moment of distrust", async () => {
+    await start();
+    await createExtension();
+    const bundle = (current: Extension): string => statusOf(current)["caBundleSecretName"] ?? "";
+    const first = await eventually(isReady);
+    const rotate = async (phase: string): Promise<Extension> => {
+      const cluster = structuredClone(examples.cluster) as unknown as { spec: { shoot: { status: object } } };
+      Object.assign(cluster.spec.shoot.status, {
+        credentials: {
+          rotation: { certificateAuthorities: { phase, lastInitiationTime: "2026-08-21T10:00:00Z" } },
+        },
+      });
+      seed.seed([cluster as unknown as ApiObjectInit]);
+      await trigger();
+      return await eventually(isReady);
+    };
+    const authorities = (name: string): number => {
+      const data = seed.get("Secret", name, SHOOT)?.["data"] as Record<string, string>;
+      return parseCertificates(Buffer.from(data["bundle.crt"] ?? "", "base64").toString()).length;
+    };
+    const preparing = await rotate("Preparing");
+    assert.equal(authorities(bundle(preparing)), 2);
+    assert.notEqual(statusOf(preparing)["clientSecretName"], statusOf(first)["clientSecretName"]);
+    assert.ok(
+      seed.get("Secret", statusOf(first)["clientSecretName"] ?? "", SHOOT),
+      "the nodes still refer to it",
+    );
+    const prepared = await rotate("Prepared");
+    assert.deepEqual(statusOf(prepared), statusOf(preparing));
+    assert.equal(seed.get("Secret", statusOf(first)["clientSecretName"] ?? "", SHOOT), undefined);
+    const completing = await rotate("Completing");
+    assert.equal(authorities(bundle(completing)), 1);
+    assert.equal(statusOf(completing)["clientSecretName"], statusOf(preparing)["clientSecretName"]);
+  });
+
+  it("gets over conflicts, failures and an API server that goes away for a while", async () => {
+    await start();
+    seed.faults.inject({ method: "PATCH", path: /extensions\/registry-spegel$/, times: 2 }, { status: 409 });
+    seed.faults.inject({ method: "POST", path: /secrets/, times: 2 }, { status: 500 });
+    seed.faults.inject({ method: "POST", path: /managedresources/, times: 1 }, "reset");
+    await createExtension();
+    await eventually(isReady);
+    const down = [
+      seed.faults.inject({ path: /extensions/ }, "reset"),
+      seed.faults.inject({ path: /secrets/ }, { status: 503 }),
+    ];
+    seed.faults.dropWatches();
+    seed.faults.compact();
+    seed.seed([
+      {
+        ...(extension() as object),
+        metadata: { ...extension()?.metadata, annotations: { "gardener.cloud/operation": "reconcile" } },
+        status: { ...extension()?.status, lastOperation: undefined },
+      } as unknown as ApiObjectInit,
+    ]);
+    for (const fault of down) fault[Symbol.dispose]();
+    await eventually(isReady);
+  });
+
+  it("waits for what it deployed, and says what is not healthy", async () => {
+    unhealthy = "the pod does not start";
+    await start();
+    await createExtension();
+    await eventually(() => seed.list("ManagedResource").length === 2);
+    assert.notEqual(extension()?.status?.lastOperation?.state, "Succeeded");
+    unhealthy = undefined;
+    manager.resync();
+    await eventually(isReady);
+  });
+
+  it("serves a webhook that its namespace owns and that denies nothing to others", async () => {
+    const { program } = await start();
+    const configuration = await eventually(webhookConfiguration);
+    assert.deepEqual(
+      (configuration.metadata["ownerReferences"] as { name: string; uid: string }[]).map(({ name }) => name),
+      [OWN],
+    );
+    assert.equal(configuration.metadata.labels?.["remediation.webhook.shoot.gardener.cloud/exclude"], "true");
+    seed.seed([{ apiVersion: "v1", kind: "Namespace", metadata: { name: "shoot--foo--other" } }]);
+    const other = { ...osc(), metadata: { name: "osc", namespace: "shoot--foo--other" } };
+    const created = await gardenlet.create(OSCS, other as ApiObject, cancel);
+    assert.deepEqual(created["spec"], examples.osc["spec"], "not enabled there");
+    const early = await gardenlet.create(OSCS, osc("early"), cancel);
+    assert.deepEqual(early["spec"], examples.osc["spec"], "enabled, but the Extension does not exist yet");
+    assert.equal((await fetchText(program.healthAddress, "/readyz")).status, 200);
+  });
+
+  it("registers again what somebody changed, and renews its certificate while it serves", async () => {
+    // The API server verifies by the real clock: what is issued now must be valid today.
+    let nowMs = Date.now() - 21 * 24 * 3_600_000;
+    await start([], { now: () => nowMs, certificateIntervalMs: 5 });
+    const bundleOf = (configuration: ApiObject): string =>
+      Buffer.from(
+        (configuration["webhooks"] as { clientConfig: { caBundle: string } }[])[0]?.clientConfig.caBundle ??
+          "",
+        "base64",
+      ).toString();
+    const first = bundleOf(await eventually(webhookConfiguration));
+    const CONFIGURATION = {
+      group: "admissionregistration.k8s.io",
+      version: "v1",
+      plural: "mutatingwebhookconfigurations",
+      kind: "MutatingWebhookConfiguration",
+      namespaced: false,
+    };
+    const name = { name: "gardener-extension-registry-spegel" };
+    await gardenlet.jsonPatch(
+      CONFIGURATION,
+      name,
+      [{ op: "replace", path: "/webhooks/0/failurePolicy", value: "Ignore" }],
+      cancel,
+    );
+    const policy = (): unknown =>
+      (webhookConfiguration()?.["webhooks"] as { failurePolicy: string }[])[0]?.failurePolicy;
+    await eventually(() => policy() === "Fail");
+    nowMs += 21 * 24 * 3_600_000;
+    const both = await eventually(() => {
+      const bundle = bundleOf(webhookConfiguration() as ApiObject);
+      return parseCertificates(bundle).length === 2 && bundle;
+    });
+    assert.ok(both.includes(first.trim()), "the API server still trusts the certificate that is served");
+    await gardenlet.create(OSCS, osc("during"), cancel);
+    nowMs += 25 * 3_600_000;
+    await eventually(() => parseCertificates(bundleOf(webhookConfiguration() as ApiObject)).length === 1);
+    for (;;) {
+      // The new certificate is served from the next reload on.
+      const result = await gardenlet.create(OSCS, osc("after"), cancel).catch((error: Error) => error);
+      if (!(result instanceof Error)) break;
+      assert.match(result.message, /failed calling webhook/);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  });
+
+  it("lets one replica lead and every replica serve", async () => {
+    const { program: first, stop } = await start(["--leader-election=true"]);
+    const { program: second } = await start(["--leader-election=true"]);
+    assert.ok(first.webhookAddress && second.webhookAddress);
+    const lease = () =>
+      seed.get("Lease", "gardener-extension-registry-spegel-leader-election", OWN)?.["spec"] as
+        | Record<string, unknown>
+        | undefined;
+    const leader = await eventually(() => lease()?.["holderIdentity"]);
+    const heartbeat = await eventually(() => seed.get("Lease", "gardener-extension-heartbeat", OWN));
+    assert.equal(
+      (heartbeat["spec"] as { holderIdentity: string }).holderIdentity,
+      "gardener-extension-registry-spegel",
+    );
+    await createExtension();
+    await eventually(isReady);
+    stop.abort();
+    await first.finished;
+    await eventually(() => lease()?.["holderIdentity"] !== leader && lease()?.["holderIdentity"]);
+    await trigger();
+    await eventually(isReady);
+    await gardenlet.create(OSCS, osc(), cancel);
+  });
+
+  it("fails when it loses leadership", async () => {
+    const { program } = await start(["--leader-election=true"]);
+    const lease = "gardener-extension-registry-spegel-leader-election";
+    await eventually(() => seed.get("Lease", lease, OWN));
+    seed.seed([
+      {
+        apiVersion: "coordination.k8s.io/v1",
+        kind: "Lease",
+        metadata: { name: lease, namespace: OWN },
+        spec: { holderIdentity: "another", leaseDurationSeconds: 3600 },
+      },
+    ]);
+    await assert.rejects(program.finished, { code: "KUBE_LEADERSHIP_LOST" });
+  });
+
+  it("stops gracefully: not ready first, then gone", async () => {
+    const { program, stop } = await start();
+    assert.equal((await fetchText(program.healthAddress, "/readyz")).status, 200);
+    stop.abort();
+    const { status, body } = await fetchText(program.healthAddress, "/readyz");
+    assert.deepEqual([status, body], [503, "the program is stopping\n"]);
+    await program.finished;
+    await program[Symbol.asyncDispose]();
+    await assert.rejects(fetchText(program.healthAddress, "/healthz"));
+  });
+});
+
+describe("the program", { timeout: 60_000 }, () => {
+  it("names every wrong setting and exits with 2", async () => {
+    const child = spawn(process.execPath, [
+      MAIN,
+      "--bootstrapper-image=",
+      "--webhook-config-mode=url",
+      "--nope",
+      "--max-concurrent-reconciles=0",
+    ]);
+    let errors = "";
+    child.stderr.setEncoding("utf8").on("data", (chunk: string) => (errors += chunk));
+    const [code] = (await once(child, "exit")) as [number];
+    assert.equal(code, 2);
+    assert.match(errors, /--nope: is not a known flag/);
+  });
+
+  it("runs until SIGTERM and exits with 0", async () => {
+    const { kubeconfig: path, webhookConfigUrl } = { ...(await flags()) };
+    const child = spawn(process.execPath, [
+      MAIN,
+      `--kubeconfig=${path}`,
+      `--webhook-config-namespace=${OWN}`,
+      "--webhook-config-mode=url",
+      `--webhook-config-url=${webhookConfigUrl}`,
+      "--webhook-config-server-host=127.0.0.1",
+      `--webhook-config-server-port=${webhookConfigUrl?.split(":")[1]}`,
+      "--health-bind-address=127.0.0.1:0",
+      "--metrics-bind-address=127.0.0.1:0",
+      "--shutdown-delay-seconds=0",
+      "--bootstrapper-image=registry.example.org/b@sha256:aa",
+      "--node-image=registry.example.org/n@sha256:bb",
+    ]);
+    parts.defer(() => void child.kill("SIGKILL"));
+    let output = "";
+    child.stderr.setEncoding("utf8").on("data", (chunk: string) => (output += chunk));
+    await createExtension();
+    await eventually(isReady);
+    child.kill("SIGTERM");
+    const [code] = (await once(child, "exit")) as [number];
+    assert.equal(code, 0, output);
+    assert.equal(
+      (
+        seed.get("Lease", "gardener-extension-registry-spegel-leader-election", OWN)?.["spec"] as {
+          holderIdentity: string;
+        }
+      ).holderIdentity,
+      "",
+    );
+    assert.doesNotMatch(output, /PRIVATE KEY|token-of/);
+  });
+});
+
+describe("the settings", () => {
+  const problems = async (...argv: string[]): Promise<string[]> => {
+    const base = ["--bootstrapper-image=a", "--node-image=b"];
+    try {
+      await readFlags({ argv: [...base, ...argv], environment: {} });
+      return [];
+    } catch (error) {
+      return (error as { problems: { path: string }[] }).problems.map(({ path }) => path);
+    }
+  };
+
+  it("take Gardener's names from flags and environment", async () => {
+    const { leaderElectionNamespace, webhookConfigNamespace, leaderElection, istioIngressLabels } =
+      await readFlags({
+        argv: ["--bootstrapper-image=a", "--node-image=b", "--leader-election=false"],
+        environment: { LEADER_ELECTION_NAMESPACE: "x", WEBHOOK_CONFIG_NAMESPACE: "y" },
+      });
+    assert.deepEqual([leaderElectionNamespace, webhookConfigNamespace, leaderElection], ["x", "y", false]);
+    assert.deepEqual(istioIngressLabels, {
+      app: "istio-ingressgateway",
+      istio: "ingressgateway",
+      "istio-role": "seed",
+    });
+  });
+
+  it("are judged one by one", async () => {
+    assert.deepEqual(await problems(), []);
+    assert.deepEqual(await problems("--webhook-config-mode=url"), ["--webhook-config-url"]);
+    assert.deepEqual(await problems("--webhook-config-mode=url", "--webhook-config-url=host/path"), [
+      "--webhook-config-url",
+    ]);
+    assert.deepEqual(await problems("--node-image=a b"), ["--node-image"]);
+    assert.deepEqual(await problems("--memory-high=lots", "--memory-max=1T"), [
+      "--memory-high",
+      "--memory-max",
+    ]);
+    assert.deepEqual(await problems("--capabilities=resolve"), ["--capabilities"]);
+    assert.deepEqual(await problems("--capabilities=pull,push"), ["--capabilities"]);
+    assert.deepEqual(await problems("--istio-ingress-labels=app"), ["--istio-ingress-labels"]);
+    assert.deepEqual(await problems("--health-bind-address=x"), ["--health-bind-address"]);
+    assert.deepEqual(await problems("--registry-port=0", "--disable-controllers=all"), [
+      "--registry-port",
+      "--disable-controllers",
+    ]);
+  });
+});

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+import { ConfigError, type ConfigProblem, loadSettings, type Settings, usage, type Validate } from "#config";
+import { parseListenAddress } from "#http";
+import { LOG_LEVELS, type LogLevel } from "#log";
+
+/** The settings of `extension` after parsing. Names follow Gardener's extension library. */
+export interface ExtensionFlags {
+  readonly kubeconfig?: string;
+  readonly leaderElection: boolean;
+  readonly leaderElectionId: string;
+  readonly leaderElectionNamespace?: string;
+  readonly maxConcurrentReconciles: number;
+  readonly ignoreOperationAnnotation: boolean;
+  readonly extensionClasses: readonly string[];
+  readonly disableControllers: readonly string[];
+  readonly disableWebhooks: readonly string[];
+  readonly heartbeatNamespace?: string;
+  readonly heartbeatRenewIntervalSeconds: number;
+  readonly webhookConfigMode: "service" | "url";
+  readonly webhookConfigUrl?: string;
+  readonly webhookConfigServerHost: string;
+  readonly webhookConfigServerPort: number;
+  readonly webhookConfigServicePort: number;
+  readonly webhookConfigNamespace?: string;
+  readonly webhookConfigOwnerNamespace?: string;
+  readonly metricsBindAddress: string;
+  readonly healthBindAddress: string;
+  readonly shutdownDelaySeconds: number;
+  readonly gardenerVersion?: string;
+  readonly selfHostedShootCluster: boolean;
+  readonly logLevel: LogLevel;
+  readonly logFormat: "json";
+
+  readonly bootstrapperImage: string;
+  readonly nodeImage: string;
+  readonly registryPort?: number;
+  readonly routerPort?: number;
+  readonly metricsPort?: number;
+  readonly capabilities: readonly ("pull" | "resolve")[];
+  readonly memoryHigh: string;
+  readonly memoryMax: string;
+  readonly watchdogSeconds?: number;
+  readonly istioIngressNamespace: string;
+  readonly istioIngressLabels: Readonly<Record<string, string>>;
+  readonly bootstrapperCpuRequest: string;
+  readonly bootstrapperMemoryRequest: string;
+}
+
+export const CONTROLLERS = ["extension", "heartbeat"] as const;
+export const WEBHOOKS = ["registry-spegel"] as const;
+const CLASSES = ["shoot", "seed", "garden"];
+const CAPABILITIES = ["pull", "resolve"];
+
+const text = (description: string, value?: string): Settings[string] => ({
+  type: "string",
+  description,
+  ...(value !== undefined && { default: value }),
+});
+const number = (description: string, value?: number): Settings[string] => ({
+  type: "integer",
+  description,
+  ...(value !== undefined && { default: value }),
+});
+const flag = (description: string, value: boolean): Settings[string] => ({
+  type: "boolean",
+  description,
+  default: value,
+});
+const list = (description: string, value: readonly string[]): Settings[string] => ({
+  type: "array",
+  description,
+  default: value,
+});
+
+const SETTINGS: Settings = {
+  kubeconfig: text("Kubeconfig of the seed. Default: KUBECONFIG, else the pod's own cluster."),
+  leaderElection: flag("Let one replica alone act on Extensions.", true),
+  leaderElectionId: text("Name of the Lease.", "gardener-extension-registry-spegel-leader-election"),
+  leaderElectionNamespace: text("Namespace of the Lease. Default: the pod's own."),
+  maxConcurrentReconciles: number("Extensions worked on at a time.", 5),
+  ignoreOperationAnnotation: flag("Act on every change instead of gardenlet's annotation.", false),
+  extensionClasses: list("Classes of Extensions to act on: shoot, seed, garden.", ["shoot"]),
+  disableControllers: list(`Controllers not to run: ${CONTROLLERS.join(", ")}.`, []),
+  disableWebhooks: list(`Webhooks not to serve: ${WEBHOOKS.join(", ")}.`, []),
+  heartbeatNamespace: text("Namespace of the heartbeat Lease. Default: the pod's own."),
+  heartbeatRenewIntervalSeconds: number("Seconds between heartbeats.", 30),
+  webhookConfigMode: {
+    type: "string",
+    enum: ["service", "url"],
+    default: "service",
+    description: "How the API server reaches the webhook.",
+  },
+  webhookConfigUrl: text("Host and port of the webhook in mode url, e.g. 10.0.0.1:10250."),
+  webhookConfigServerHost: text("Address the webhook listens on; empty: all.", ""),
+  webhookConfigServerPort: number("Port the webhook listens on.", 10250),
+  webhookConfigServicePort: number("Port of the webhook's Service.", 443),
+  webhookConfigNamespace: text("Namespace of the Service and the certificates. Default: the pod's own."),
+  webhookConfigOwnerNamespace: text(
+    "Namespace that owns the webhook configuration. Default: --webhook-config-namespace.",
+  ),
+  metricsBindAddress: text("Address of /metrics.", ":8080"),
+  healthBindAddress: text("Address of /healthz and /readyz.", ":8081"),
+  shutdownDelaySeconds: number(
+    "Seconds for which a stopping program still serves the webhook, not ready.",
+    5,
+  ),
+  gardenerVersion: text("Version of the gardenlet; for the log."),
+  selfHostedShootCluster: flag(
+    "The cluster is a Shoot with its own control plane: succeed without doing anything.",
+    false,
+  ),
+  logLevel: {
+    type: "string",
+    enum: LOG_LEVELS,
+    default: "INFO",
+    description: "Least severe level that is logged.",
+  },
+  logFormat: { type: "string", enum: ["json"], default: "json", description: "Format of the log." },
+  bootstrapperImage: text("Image of the bootstrapper. Required."),
+  nodeImage: text("Image with the node executable. Required."),
+  registryPort: number("Port of the registry on nodes when a Shoot says nothing; default 5000."),
+  routerPort: number("Port of the router on nodes when a Shoot says nothing; default 5001."),
+  metricsPort: number("Port of the metrics on nodes when a Shoot says nothing; default 9090."),
+  capabilities: list("What containerd may ask the mirror for: pull, resolve.", CAPABILITIES),
+  memoryHigh: text("systemd's MemoryHigh of the node daemon.", "80M"),
+  memoryMax: text("systemd's MemoryMax of the node daemon.", "100M"),
+  watchdogSeconds: number("systemd's WatchdogSec of the node daemon; absent: none."),
+  istioIngressNamespace: text("Namespace of the seed's Istio ingress gateway.", "istio-ingress"),
+  istioIngressLabels: list("Labels of its pods, each key=value.", [
+    "app=istio-ingressgateway",
+    "istio=ingressgateway",
+    "istio-role=seed",
+  ]),
+  bootstrapperCpuRequest: text("CPU request of a bootstrapper.", "10m"),
+  bootstrapperMemoryRequest: text("Memory request of a bootstrapper.", "48Mi"),
+};
+
+/** The text of `--help`. */
+export const USAGE: string = usage("extension", SETTINGS);
+
+/**
+ * Reads flags, environment and file.
+ * @throws ConfigError naming every wrong setting by the place it was written
+ */
+export async function readFlags(input: {
+  readonly argv: readonly string[];
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}): Promise<ExtensionFlags> {
+  // KUBECONFIG is what every Kubernetes client reads; it is left to `loadKubeConfig`.
+  const environment = { ...input.environment, KUBECONFIG: undefined };
+  const raw = await loadSettings<RawFlags>(
+    { properties: SETTINGS, validate: validateTypes },
+    { ...input, environment },
+  );
+  const problems = judge(raw);
+  if (problems.length > 0) throw new ConfigError({ code: "CONFIG_INVALID", problems });
+  return Object.freeze({
+    ...raw,
+    extensionClasses: words(raw.extensionClasses),
+    disableControllers: words(raw.disableControllers),
+    disableWebhooks: words(raw.disableWebhooks),
+    capabilities: words(raw.capabilities),
+    istioIngressLabels: Object.fromEntries(words(raw.istioIngressLabels).map((label) => label.split("=", 2))),
+  }) as unknown as ExtensionFlags;
+}
+
+type RawFlags = Omit<
+  ExtensionFlags,
+  "bootstrapperImage" | "nodeImage" | "istioIngressLabels" | "capabilities"
+> & {
+  readonly bootstrapperImage?: string;
+  readonly nodeImage?: string;
+  readonly istioIngressLabels: readonly string[];
+  readonly capabilities: readonly string[];
+};
+
+/** Lists are written with commas or as several words. */
+function words(values: readonly string[]): string[] {
+  return values
+    .flatMap((value) => value.split(","))
+    .map((word) => word.trim())
+    .filter((word) => word !== "");
+}
+
+type TypeProblem = NonNullable<Validate["errors"]>[number];
+
+/** Types and names only; what values mean is judged afterwards. */
+const validateTypes: Validate = (value) => {
+  const problems = Object.entries(value as Record<string, unknown>).flatMap(([key, given]): TypeProblem[] => {
+    const setting = Object.hasOwn(SETTINGS, key) ? SETTINGS[key] : undefined;
+    if (setting === undefined) {
+      return [{ instancePath: "", keyword: "additionalProperties", params: { additionalProperty: key } }];
+    }
+    const isKnown = setting.enum === undefined || setting.enum.includes(String(given));
+    if (isKnown && isOfType(given, setting.type)) return [];
+    return [
+      {
+        instancePath: `/${key}`,
+        keyword: isKnown ? "type" : "enum",
+        message: `must be ${setting.type}`,
+        params: {},
+      },
+    ];
+  });
+  validateTypes.errors = problems;
+  return problems.length === 0;
+};
+
+function isOfType(value: unknown, type: string | undefined): boolean {
+  if (type === "integer") return Number.isInteger(value);
+  if (type === "array") return Array.isArray(value) && value.every((each) => typeof each === "string");
+  return typeof value === type;
+}
+
+const IMAGE = /^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,1023}$/;
+const LABEL = /^[A-Za-z0-9][A-Za-z0-9._/-]*=[A-Za-z0-9._-]*$/;
+const QUANTITY = /^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|k|M|G)?$/;
+const MEMORY = /^[1-9][0-9]{0,11}[KMG]?$/;
+
+function judge(flags: RawFlags): ConfigProblem[] {
+  const problems: ConfigProblem[] = [];
+  const demand = (isTrue: boolean, path: string, message: string): void => {
+    if (!isTrue) problems.push({ path, message });
+  };
+  const within = (value: number | undefined, path: string, first: number, last: number): void =>
+    demand(
+      value === undefined || (value >= first && value <= last),
+      path,
+      `must be between ${first} and ${last}`,
+    );
+  const known = (values: readonly string[], allowed: readonly string[], path: string): void =>
+    demand(
+      words(values).every((value) => allowed.includes(value)),
+      path,
+      `knows only ${allowed.join(", ")}`,
+    );
+  for (const [path, image] of [
+    ["--bootstrapper-image", flags.bootstrapperImage],
+    ["--node-image", flags.nodeImage],
+  ] as const) {
+    demand(image !== undefined && image !== "", path, "is required");
+    demand(!image || IMAGE.test(image), path, "is not an image reference");
+  }
+  for (const [path, address] of [
+    ["--metrics-bind-address", flags.metricsBindAddress],
+    ["--health-bind-address", flags.healthBindAddress],
+  ] as const) {
+    demand(
+      isListenAddress(address),
+      path,
+      `"${address.slice(0, 80)}" is not an address of the form host:port or :port`,
+    );
+  }
+  within(flags.maxConcurrentReconciles, "--max-concurrent-reconciles", 1, 1000);
+  within(flags.heartbeatRenewIntervalSeconds, "--heartbeat-renew-interval-seconds", 1, 3600);
+  within(flags.shutdownDelaySeconds, "--shutdown-delay-seconds", 0, 300);
+  within(flags.webhookConfigServerPort, "--webhook-config-server-port", 0, 65535);
+  within(flags.webhookConfigServicePort, "--webhook-config-service-port", 1, 65535);
+  within(flags.registryPort, "--registry-port", 1, 65535);
+  within(flags.routerPort, "--router-port", 1, 65535);
+  within(flags.metricsPort, "--metrics-port", 1, 65535);
+  within(flags.watchdogSeconds, "--watchdog-seconds", 1, 3600);
+  known(flags.extensionClasses, CLASSES, "--extension-classes");
+  known(flags.disableControllers, CONTROLLERS, "--disable-controllers");
+  known(flags.disableWebhooks, WEBHOOKS, "--disable-webhooks");
+  known(flags.capabilities, CAPABILITIES, "--capabilities");
+  demand(words(flags.capabilities).includes("pull"), "--capabilities", "lacks pull");
+  demand(MEMORY.test(flags.memoryHigh), "--memory-high", "is not a size such as 80M");
+  demand(MEMORY.test(flags.memoryMax), "--memory-max", "is not a size such as 100M");
+  demand(QUANTITY.test(flags.bootstrapperCpuRequest), "--bootstrapper-cpu-request", "is not a quantity");
+  demand(
+    QUANTITY.test(flags.bootstrapperMemoryRequest),
+    "--bootstrapper-memory-request",
+    "is not a quantity",
+  );
+  const labels = words(flags.istioIngressLabels);
+  demand(
+    labels.length > 0 && labels.every((label) => LABEL.test(label)),
+    "--istio-ingress-labels",
+    "needs key=value",
+  );
+  const isUrlMode = flags.webhookConfigMode === "url";
+  demand(
+    !isUrlMode || isHostPort(flags.webhookConfigUrl),
+    "--webhook-config-url",
+    "must be host:port in mode url",
+  );
+  return problems;
+}
+
+function isListenAddress(address: string): boolean {
+  try {
+    parseListenAddress(address);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function isHostPort(address: string | undefined): boolean {
+  const url = URL.parse(`https://${address ?? ""}`);
+  return (
+    url !== null && url.hostname !== "" && url.pathname === "/" && url.search === "" && url.username === ""
+  );
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+import { createTaskGroup, sleep } from "#async";
+import { createCertificateSource, createHTTPServer, type HTTPServer, MAX_REVIEW_BYTES } from "#http";
+import type { Logger } from "#log";
+import type { OSCWebhook } from "#osc";
+import type { WebhookCertificates } from "./webhook-certificates.ts";
+import { WEBHOOK_PATH } from "./webhook-registration.ts";
+
+export interface WebhookServerDeps {
+  readonly webhook: OSCWebhook;
+  readonly certificates: WebhookCertificates;
+  readonly logger: Logger;
+}
+
+export interface WebhookServerOptions {
+  /** `host:port` or `:port`. */
+  readonly address: string;
+  /** Between looks for a newer certificate. */
+  readonly reloadIntervalMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** Below the ten seconds after which the API server gives up, so that it gets an answer. */
+const REVIEW_TIMEOUT_MS = 8000;
+
+/** Serves the webhook over TLS. It exists only once a certificate is loaded; later ones replace it while it runs. */
+export async function openWebhookServer(
+  deps: WebhookServerDeps,
+  options: WebhookServerOptions,
+): Promise<HTTPServer> {
+  const { webhook, certificates, logger } = deps;
+  await using parts = new AsyncDisposableStack();
+  const source = createCertificateSource(await certificates.load(options));
+  const server = parts.use(
+    await createHTTPServer(
+      { logger, certificates: source },
+      {
+        address: options.address,
+        maxBodyBytes: MAX_REVIEW_BYTES,
+        routes: [
+          {
+            method: "POST",
+            path: WEBHOOK_PATH,
+            async handle({ body, signal }) {
+              const limited = AbortSignal.any([signal, AbortSignal.timeout(REVIEW_TIMEOUT_MS)]);
+              const review = await webhook.review(body, { signal: limited });
+              return { status: 200, contentType: "application/json", body: JSON.stringify(review) };
+            },
+          },
+        ],
+      },
+    ),
+  );
+  const tasks = parts.use(createTaskGroup({ signal: options.signal }));
+  tasks.run("certificate reload", async (signal) => {
+    for (;;) {
+      await sleep(options.reloadIntervalMs, { signal });
+      try {
+        const next = await certificates.load({ signal });
+        if (next.certificatePem === source.current.certificatePem) continue;
+        source.replace(next);
+        logger.info("webhook certificate replaced");
+      } catch (error) {
+        signal.throwIfAborted();
+        logger.warn("webhook certificate not reloaded, the last one stays", { err: error });
+      }
+    }
+  });
+  const running = parts.move();
+  return { port: server.port, address: server.address, [Symbol.asyncDispose]: () => running.disposeAsync() };
+}
