@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
-import { parse } from "yaml";
 import type { OperatingSystemConfig } from "#api/gardener";
+import { validateOSC } from "#kit/node-agent";
 import type { KubeClient, Resource } from "#kube";
 import { SPEGEL_UNIT_NAME } from "#nodelayout";
-import { validateOSC } from "../kit/node-agent/index.ts";
 import { demand } from "./errors.ts";
+import { readExample } from "./prepare-seed.ts";
 
 const OSCS: Resource<OperatingSystemConfig> = {
   group: "extensions.gardener.cloud",
@@ -26,11 +25,11 @@ export async function mutateOSC(
   client: KubeClient,
   options: { readonly signal: AbortSignal },
 ): Promise<OperatingSystemConfig> {
-  const provision = await readExample("osc-provision.yaml");
+  const provision = await readExample<OperatingSystemConfig>("osc-provision.yaml");
   const stored = await client.create(OSCS, provision, options);
   demand(isDeepStrictEqual(stored.spec, provision.spec), "the webhook changed the user data of new machines");
 
-  const original = await readExample("osc-reconcile.yaml");
+  const original = await readExample<OperatingSystemConfig>("osc-reconcile.yaml");
   const mutated = await client.create(OSCS, original, options);
   demand(
     mutated.spec.units?.some((unit) => unit.name === SPEGEL_UNIT_NAME) === true,
@@ -43,9 +42,4 @@ export async function mutateOSC(
   const again = await client.replace(OSCS, mutated, options);
   demand(isDeepStrictEqual(again.spec, mutated.spec), "the webhook changed its own result once more");
   return mutated;
-}
-
-async function readExample(name: string): Promise<OperatingSystemConfig> {
-  const text = await readFile(new URL(`../../example/${name}`, import.meta.url), "utf8");
-  return parse(text) as OperatingSystemConfig;
 }

@@ -2,6 +2,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { OperatingSystemConfig } from "#api/gardener";
+import { applyOSC } from "#kit/node-agent";
 import {
   CA_CERTIFICATE_FILE,
   CERTIFICATE_DIRECTORY,
@@ -11,7 +12,6 @@ import {
   SPEGEL_BINARY_PATH,
 } from "#nodelayout";
 import { readImageFile, readImageLayout } from "../kit/image-maker/index.ts";
-import { applyOSC } from "../kit/node-agent/index.ts";
 import type { DemoImage } from "./demo-image.ts";
 import type { DemoNode } from "./demo-node.ts";
 import { demand } from "./errors.ts";
