@@ -49,7 +49,7 @@ const PROGRAMS: readonly Program[] = [
     form: "launcher",
     nodeOptions: [QUIET],
     forbidden: SWARM,
-    maxBytes: 5_000_000,
+    maxBytes: 6_500_000,
   },
   {
     folder: "admission",
