@@ -5,7 +5,7 @@ import syncFS from "node:fs";
 import nodeFS, { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { silentLogger } from "#log";
+import { type Logger, silentLogger } from "#log";
 import type { FileSystem } from "./disk.ts";
 import type { HostsFile } from "./hosts-file.ts";
 import { parseHostsFile } from "./hosts-file.ts";
@@ -94,6 +94,7 @@ export function configure(
   folder: TestFolder,
   settings: Settings = {},
   fs: FileSystem = QUICK,
+  log: Logger = silentLogger,
 ): Promise<readonly string[]> {
   const defaults = {
     mirroredRegistries: [],
@@ -102,7 +103,7 @@ export function configure(
     prependExisting: false,
   };
   return writeMirrorConfiguration(
-    { fs, log: silentLogger },
+    { fs, log },
     { directory: folder.root, ...defaults, ...settings },
     { signal: new AbortController().signal },
   );

@@ -4,6 +4,7 @@ import nodeFS, { lstat, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { hasCode } from "#errors";
+import { silentLogger } from "#log";
 import { configure, type Files, openTestFolder, restore, TARGET } from "./testing.ts";
 
 const MIRROR = `[host.'${TARGET}']
@@ -441,6 +442,43 @@ describe("hostile and broken folders", () => {
     assert.deepEqual(folder.list(), { "_default/hosts.toml": MIRROR });
     await restore(folder, fs);
     assert.deepEqual(folder.list({ withBackup: true }), before);
+  });
+});
+
+describe("what is told", () => {
+  async function warningsOf(files: Files, settings: Parameters<typeof configure>[1]): Promise<string[]> {
+    await using folder = await openTestFolder();
+    await configure(folder);
+    folder.put(files);
+    const warnings: string[] = [];
+    await configure(folder, settings, undefined, {
+      ...silentLogger,
+      warn: (message, fields) => warnings.push(`${message} ${JSON.stringify(fields)}`),
+    });
+    return warnings;
+  }
+
+  it("is nothing when all is well", async () => {
+    assert.deepEqual(await warningsOf({ "quay.io/hosts.toml": "server = 'https://a'" }, {}), []);
+  });
+
+  it("names the file that containerd refuses, with line and column", async () => {
+    const files = { "quay.io/hosts.toml": "server = 'https://a'\nca = " };
+    const [kept = "", warning = "", ...more] = await warningsOf(files, { prependExisting: true });
+    assert.match(kept, /in the backup.*quay\.io\/hosts\.toml/);
+    assert.match(warning, /containerd refuses this file.*quay\.io\/hosts\.toml.*line 2, column/);
+    assert.deepEqual(more, []);
+  });
+
+  it("is that old containerds cannot read IPv6 addresses", async () => {
+    const [warning = ""] = await warningsOf({}, { mirrorTargets: ["http://fd00::7:30020"] });
+    assert.match(warning, /before 2\.0 .*\[fd00::7\]/);
+  });
+
+  it("is that a later folder keeps containerd from the mirror", async () => {
+    const files = { "a.example.com_5000_/hosts.toml": "server = 'https://a'" };
+    const [warning = ""] = await warningsOf(files, { mirroredRegistries: ["https://a.example.com:5000"] });
+    assert.match(warning, /the mirror is not asked.*a\.example\.com_5000_/);
   });
 });
 

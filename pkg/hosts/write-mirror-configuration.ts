@@ -52,6 +52,12 @@ export async function writeMirrorConfiguration(
 ): Promise<readonly string[]> {
   const { log } = deps;
   const settings = parseSettings(configuration);
+  if (settings.targets.some((target) => target.includes("["))) {
+    // The TOML reader of 1.6 and 1.7 takes no bracket in a table's name, however it is quoted.
+    log.warn("containerd before 2.0 ignores a hosts.toml that names an IPv6 address.", {
+      targets: settings.targets,
+    });
+  }
   const disk = createDisk(deps.fs, options.signal);
   await disk.makeDirectory(configuration.directory);
   const certs = await openCertsDirectory(disk, configuration.directory);
