@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { get } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
@@ -10,14 +10,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { parse } from "yaml";
 import type { Extension } from "#api/gardener";
 import {
   type ApiObject,
   type ApiObjectInit,
   type ApiServer,
   type PolicyRule,
+  readManifests,
   startApiServer,
+  valueAt,
 } from "#kit/api-server";
 import { type ResourceManager, startResourceManager } from "#kit/resource-manager";
 import { createKubeClient, type KubeClient, parseKubeConfig, type Resource } from "#kube";
@@ -127,7 +128,7 @@ before(async () => {
   directory = await mkdtemp(join(tmpdir(), "extension-"));
   keys = await Promise.all([1, 2, 3, 4].map(() => createKeyPair({ bits: 2048 })));
   const read = async (name: string): Promise<ApiObjectInit> =>
-    parse(await readFile(new URL(`../../example/${name}.yaml`, import.meta.url), "utf8")) as ApiObjectInit;
+    (await readManifests(new URL(`../../example/${name}.yaml`, import.meta.url)))[0] as ApiObjectInit;
   examples = {
     namespace: await read("namespace"),
     cluster: await read("cluster"),
@@ -235,6 +236,7 @@ async function eventually<T>(read: () => T | undefined | false): Promise<T> {
   }
 }
 
+const decode = (base64: string | undefined): string => Buffer.from(base64 ?? "", "base64").toString();
 const extension = (): Extension | undefined =>
   seed.get("Extension", "registry-spegel", SHOOT) as unknown as Extension | undefined;
 /** Requests before this one belong to earlier operations. */
@@ -306,30 +308,27 @@ describe("the extension against an API server", { timeout: 120_000 }, () => {
       },
     );
     const secret = (name: string | undefined, key: string): string =>
-      Buffer.from(
-        (seed.get("Secret", name ?? "", SHOOT)?.["data"] as Record<string, string>)[key] ?? "",
-        "base64",
-      ).toString();
+      decode(valueAt<Record<string, string>>(seed.get("Secret", name ?? "", SHOOT), "data")[key]);
     const authorities = parseCertificates(secret(status["caBundleSecretName"], "bundle.crt"));
     const client = parseCertificate(secret(status["clientSecretName"], "tls.crt"));
     assert.ok(isIssuedBy(client, authorities, Date.now()));
-    // biome-ignore lint/suspicious/noExplicitAny: a manifest is read
-    const deployment = seed.get("Deployment", "registry-spegel-bootstrapper", SHOOT) as any;
-    const [serverSource] = deployment.spec.template.spec.volumes[0].projected.sources;
-    const server = parseCertificate(secret(serverSource.secret.name, "tls.crt"));
+    const deployment = seed.get("Deployment", "registry-spegel-bootstrapper", SHOOT);
+    const serverSecret = valueAt<string>(
+      deployment,
+      "spec.template.spec.volumes.0.projected.sources.0.secret.name",
+    );
+    const server = parseCertificate(secret(serverSecret, "tls.crt"));
     assert.ok(isIssuedBy(server, authorities, Date.now()));
     assert.ok(server.checkHost(new URL(status["bootstrapURL"] ?? "").hostname));
     const access = seed.get("Secret", "shoot-access-registry-spegel-bootstrapper", SHOOT);
-    assert.ok((access?.["data"] as Record<string, string>)["token"], "the token requestor filled the secret");
+    assert.ok(valueAt(access, "data.token"), "the token requestor filled the secret");
 
     await eventually(webhookConfiguration);
     const created = await gardenlet.create(OSCS, osc(), cancel);
-    // biome-ignore lint/suspicious/noExplicitAny: a manifest is read
-    const spec = created["spec"] as any;
-    assert.ok(spec.units.some((unit: { name: string }) => unit.name === "spegel.service"));
-    const references = spec.files.map(
-      (file: { content: { secretRef?: { name: string } } }) => file.content.secretRef?.name,
-    );
+    const units = valueAt<{ name: string }[]>(created, "spec.units");
+    assert.ok(units.some((unit) => unit.name === "spegel.service"));
+    const files = valueAt<{ content: { secretRef?: { name: string } } }[]>(created, "spec.files");
+    const references = files.map((file) => file.content.secretRef?.name);
     assert.ok(references.includes(status["clientSecretName"]));
     const again = await gardenlet.mergePatch(
       OSCS,
@@ -431,8 +430,8 @@ describe("the extension against an API server", { timeout: 120_000 }, () => {
       return await eventually(isReady);
     };
     const authorities = (name: string): number => {
-      const data = seed.get("Secret", name, SHOOT)?.["data"] as Record<string, string>;
-      return parseCertificates(Buffer.from(data["bundle.crt"] ?? "", "base64").toString()).length;
+      const data = valueAt<Record<string, string>>(seed.get("Secret", name, SHOOT), "data");
+      return parseCertificates(decode(data["bundle.crt"])).length;
     };
     const preparing = await rotate("Preparing");
     assert.equal(authorities(bundle(preparing)), 2);
@@ -506,11 +505,7 @@ describe("the extension against an API server", { timeout: 120_000 }, () => {
     let nowMs = Date.now() - 21 * 24 * 3_600_000;
     await start([], { now: () => nowMs, certificateIntervalMs: 5 });
     const bundleOf = (configuration: ApiObject): string =>
-      Buffer.from(
-        (configuration["webhooks"] as { clientConfig: { caBundle: string } }[])[0]?.clientConfig.caBundle ??
-          "",
-        "base64",
-      ).toString();
+      decode(valueAt<string>(configuration, "webhooks.0.clientConfig.caBundle"));
     const first = bundleOf(await eventually(webhookConfiguration));
     const CONFIGURATION = {
       group: "admissionregistration.k8s.io",
@@ -526,9 +521,7 @@ describe("the extension against an API server", { timeout: 120_000 }, () => {
       [{ op: "replace", path: "/webhooks/0/failurePolicy", value: "Ignore" }],
       cancel,
     );
-    const policy = (): unknown =>
-      (webhookConfiguration()?.["webhooks"] as { failurePolicy: string }[])[0]?.failurePolicy;
-    await eventually(() => policy() === "Fail");
+    await eventually(() => valueAt(webhookConfiguration(), "webhooks.0.failurePolicy") === "Fail");
     nowMs += 21 * 24 * 3_600_000;
     const both = await eventually(() => {
       const bundle = bundleOf(webhookConfiguration() as ApiObject);
@@ -638,14 +631,8 @@ describe("the program", { timeout: 60_000 }, () => {
     child.kill("SIGTERM");
     const [code] = (await once(child, "exit")) as [number];
     assert.equal(code, 0, output);
-    assert.equal(
-      (
-        seed.get("Lease", "gardener-extension-registry-spegel-leader-election", OWN)?.["spec"] as {
-          holderIdentity: string;
-        }
-      ).holderIdentity,
-      "",
-    );
+    const lease = seed.get("Lease", "gardener-extension-registry-spegel-leader-election", OWN);
+    assert.equal(valueAt(lease, "spec.holderIdentity"), "");
     assert.doesNotMatch(output, /PRIVATE KEY|token-of/);
   });
 });

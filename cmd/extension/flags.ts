@@ -46,8 +46,8 @@ export interface ExtensionFlags {
   readonly bootstrapperMemoryRequest: string;
 }
 
-export const CONTROLLERS = ["extension", "heartbeat"] as const;
-export const WEBHOOKS = ["registry-spegel"] as const;
+const CONTROLLERS = ["extension", "heartbeat"] as const;
+const WEBHOOKS = ["registry-spegel"] as const;
 const CLASSES = ["shoot", "seed", "garden"];
 const CAPABILITIES = ["pull", "resolve"];
 

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import type { Extension, OperationState, OperationType } from "#api/gardener";
 import { callsForRun, traceOf } from "./event-filter.ts";
 import { isHandedOver, operationOf } from "./operation.ts";
+import { stepsOf } from "./reconcile.ts";
 
 interface Shape {
   readonly requested?: string;
@@ -109,4 +110,31 @@ test("without the annotation changes of the spec count", () => {
   assert.equal(runs("modified", { ...done, generation: 2 }, done, true), true);
   assert.equal(runs("modified", { last: ["Reconcile", "Processing"] }, done, true), false);
   assert.equal(runs("modified", { ...done, deleting: true }, done, true), true);
+});
+
+test("each operation is its line of steps", () => {
+  const line = (...args: Parameters<typeof stepsOf>): string[] => stepsOf(...args).map((step) => step.name);
+  assert.deepEqual(line("Reconcile", { force: false }), [
+    "loadCluster",
+    "stopIfIdle",
+    "decodeConfig",
+    "ensureCredentials",
+    "deployBootstrapper",
+    "deployShootObjects",
+    "awaitHealthy",
+    "reportStatus",
+    "pruneCredentials",
+  ]);
+  assert.equal(stepsOf("Restore", { force: false }), stepsOf("Create", { force: true }));
+  const gone = [
+    "deleteShootObjects",
+    "awaitShootObjectsGone",
+    "deleteSeedObjects",
+    "awaitSeedObjectsGone",
+    "deleteShootAccess",
+  ];
+  assert.deepEqual(line("Delete", { force: false }), [...gone, "deleteCredentials"]);
+  assert.deepEqual(line("Migrate", { force: false }), ["keepShootObjects", ...gone]);
+  const forced = [...gone.filter((name) => name.startsWith("delete")), "deleteCredentials"];
+  assert.deepEqual(line("Delete", { force: true }), forced);
 });

@@ -21,7 +21,7 @@ import {
 } from "./steps/tear-down.ts";
 
 /** Bring a Shoot's bootstrapper into being, or to what it should be now. */
-export const RECONCILE: readonly Step[] = [
+const RECONCILE: readonly Step[] = [
   loadCluster,
   stopIfIdle,
   decodeConfig,
@@ -34,7 +34,7 @@ export const RECONCILE: readonly Step[] = [
 ];
 
 /** Remove everything; the Shoot's API server still lives. */
-export const DELETE: readonly Step[] = [
+const DELETE: readonly Step[] = [
   deleteShootObjects,
   awaitShootObjectsGone,
   deleteSeedObjects,
@@ -44,7 +44,7 @@ export const DELETE: readonly Step[] = [
 ];
 
 /** Remove everything without waiting: the Shoot's API server may be dead, gardenlet finalizes what is left. */
-export const FORCE_DELETE: readonly Step[] = [
+const FORCE_DELETE: readonly Step[] = [
   deleteShootObjects,
   deleteSeedObjects,
   deleteShootAccess,
@@ -52,7 +52,7 @@ export const FORCE_DELETE: readonly Step[] = [
 ];
 
 /** Leave this seed: nothing in the Shoot may change, and the authority goes along in the ShootState. */
-export const MIGRATE: readonly Step[] = [
+const MIGRATE: readonly Step[] = [
   keepShootObjects,
   deleteShootObjects,
   awaitShootObjectsGone,

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
-import { type ApiServer, startApiServer } from "../../test/kit/api-server/index.ts";
+import { type ApiServer, startApiServer } from "#kit/api-server";
 import {
   createKubeClient,
   type KubeClient,

@@ -144,7 +144,7 @@ export function createKubeClient(connection: KubeConnection, options: TransportO
       const parameters = selection(query);
       parameters.set("limit", String(query.pageSize ?? DEFAULT_PAGE_SIZE));
       if (next !== "") parameters.set("continue", next);
-      const body = await transport.json({ method: "GET", path: `${path}?${parameters}` }, cancel);
+      const body = await transport.json({ method: "GET", path: `${path}?${parameters.toString()}` }, cancel);
       const page = parsePage<T>(body, resource, path);
       next = page.next;
       yield page;
@@ -190,7 +190,10 @@ export function createKubeClient(connection: KubeConnection, options: TransportO
       parameters.set("allowWatchBookmarks", "true");
       parameters.set("resourceVersion", query.resourceVersion);
       parameters.set("timeoutSeconds", String(query.timeoutSeconds ?? DEFAULT_WATCH_SECONDS));
-      const response = await transport.stream({ method: "GET", path: `${path}?${parameters}` }, cancel);
+      const response = await transport.stream(
+        { method: "GET", path: `${path}?${parameters.toString()}` },
+        cancel,
+      );
       const idleTimeoutMs = query.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
       yield* readWatch<T>(response, `WATCH ${path}`, { ...cancel, idleTimeoutMs });
     },

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
+import { type ApiServer, type ApiServerOptions, startApiServer } from "#kit/api-server";
 import { silentLogger } from "#log";
-import { type ApiServer, type ApiServerOptions, startApiServer } from "../../test/kit/api-server/index.ts";
 import {
   createInformer,
   createKubeClient,

@@ -15,8 +15,8 @@ export const signInWithPlugin: PluginSignIn = async (text) => {
   const first = await requestOptions();
   return {
     authorization: async () => authorizationOf(await requestOptions()),
-    ...(first.cert && { clientCertificatePem: String(first.cert) }),
-    ...(first.key && { clientKeyPem: String(first.key) }),
+    ...(isPem(first.cert) && { clientCertificatePem: first.cert.toString() }),
+    ...(isPem(first.key) && { clientKeyPem: first.key.toString() }),
   };
 
   async function requestOptions(): Promise<RequestOptions> {
@@ -25,6 +25,10 @@ export const signInWithPlugin: PluginSignIn = async (text) => {
     return options;
   }
 };
+
+function isPem(value: unknown): value is string | Buffer {
+  return typeof value === "string" || Buffer.isBuffer(value);
+}
 
 function authorizationOf(options: RequestOptions): string | undefined {
   const headers = (options.headers ?? {}) as Record<string, unknown>;

@@ -15,7 +15,7 @@ export interface BootstrapperSettings {
 }
 
 export const SERVICE_PORT = 443;
-export const SERVER_PORT = 8443;
+const SERVER_PORT = 8443;
 const HEALTH_PORT = 8081;
 const METRICS_PORT = 8080;
 const TLS_DIRECTORY = "/var/run/secrets/registry-spegel/tls";
@@ -23,7 +23,7 @@ const KUBECONFIG_DIRECTORY = "/var/run/secrets/gardener.cloud/shoot/generic-kube
 /** `nonroot` of distroless images. */
 const USER_ID = 65532;
 
-export const SELECTOR: Readonly<Record<string, string>> = { "app.kubernetes.io/name": BOOTSTRAPPER_NAME };
+const SELECTOR: Readonly<Record<string, string>> = { "app.kubernetes.io/name": BOOTSTRAPPER_NAME };
 const LABELS = { ...SELECTOR, "gardener.cloud/role": "controlplane" };
 
 /** The bootstrapper of one Shoot, without its routes. Equal settings give equal objects in equal order. */
