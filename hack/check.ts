@@ -9,6 +9,7 @@ import { checkImports } from "./imports.ts";
 import { checkLockFile } from "./lock-file.ts";
 import { capture, elapsed } from "./process.ts";
 import { isGenerated, isSource, listFiles, ROOT } from "./sources.ts";
+import { TIERS } from "./tiers.ts";
 
 export interface CheckResult {
   readonly name: string;
@@ -64,6 +65,14 @@ export async function runChecks(): Promise<CheckResult[]> {
       seen: text.length,
       problems: perFile(text, (content) => checkPlaces(content)),
     })),
+    timed("tiers", 1, () => {
+      const tests = files.filter((file) => file.endsWith(".test.ts"));
+      const lost = tests.filter((file) => TIERS.filter((tier) => tier.files.test(file)).length !== 1);
+      return {
+        seen: tests.length,
+        problems: lost.map((file) => `${file}: is in no tier of hack/tiers.ts, or in two`).join("\n"),
+      };
+    }),
     timed("lock file", 1, () => ({ seen: 1, problems: perFile(["package-lock.json"], checkLockFile) })),
   ]);
 }

@@ -165,8 +165,9 @@ function judgeRelative(file: string, specifier: string): string | undefined {
   if (!isKnownKind) return "has no .ts at its end";
   if (unitOf(target) === unitOf(file)) return undefined;
   if (target === "package.json" && file.startsWith("cmd/")) return undefined;
-  // Programs have no #name: tests that run them in one process name their files. Tools look inside anything.
-  if (file.startsWith("test/") && target.startsWith("cmd/")) return undefined;
+  // Programs have no #name: tests that run them in one process name their files, as tests of tools do.
+  if (file.startsWith("test/") && /^(cmd|hack)\//.test(target)) return undefined;
+  // Tools look inside anything.
   if (file.startsWith("hack/")) return undefined;
   return `leaves ${unitOf(file)}; across packages only #names are used`;
 }

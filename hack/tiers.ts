@@ -83,8 +83,8 @@ export const TIERS: readonly Tier[] = [
   {
     ...PLAIN,
     name: "cluster",
-    about: "a real etcd and kube-apiserver",
-    files: /^test\/cluster\/.*\.test\.ts$/,
+    about: "a real etcd and kube-apiserver; charts through Helm",
+    files: /^test\/(cluster|chart)\/.*\.test\.ts$/,
     isRequired: false,
     concurrency: 1,
     timeoutMs: 300_000,
