@@ -47,14 +47,16 @@ describe("hashAll", () => {
         socket.write(Buffer.concat([Buffer.from(head(promised)), bytes]));
         if (ends) socket.end();
       });
-      await using response = await ask(peer);
-      const hashing = response.hashAll({ ...OPTIONS, ...options });
-      stop.abort();
-      await assert.rejects(
-        hashing,
-        (error: Error) => hasCode(error, code) || error.name === "AbortError",
-        code,
-      );
+      {
+        await using response = await ask(peer);
+        const hashing = response.hashAll({ ...OPTIONS, ...options });
+        stop.abort();
+        await assert.rejects(
+          hashing,
+          (error: Error) => hasCode(error, code) || error.name === "AbortError",
+          code,
+        );
+      }
       await until(() => peer.open === 0);
       assert.equal(transferBuffers.leasedBytes, 0);
     }
