@@ -35,7 +35,7 @@ image: setup ## OCI image layouts into dist/images/
 test: setup ## every tier, or TIERS="static unit integration nodes interop cluster"
 	@$(RUN) hack/run-tiers.ts $(TIERS)
 
-bench: setup ## measure side by side with nginx
+bench: build ## measure side by side with nginx
 	@$(RUN) test/bench/main.ts
 
 demo: setup ## pull through the mirror on this machine

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * All measurements, one after the other; each compares within one run, because the machine's speed drifts.
+ *
+ *   node test/bench/main.ts [NAME ...]      names: the files of this folder listed below; default: all
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+
+interface Bench {
+  readonly name: string;
+  readonly about: string;
+  readonly needsBuild: boolean;
+}
+
+const BENCHES: readonly Bench[] = [
+  { name: "data-path", about: "serving and relaying a blob, beside nginx", needsBuild: false },
+  { name: "memory", about: "memory of the daemon: idle, 5,000 keys, 64 transfers", needsBuild: true },
+];
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !BENCHES.some((bench) => bench.name === name));
+if (unknown.length > 0) {
+  console.error(`unknown: ${unknown.join(", ")}; there are ${BENCHES.map((bench) => bench.name).join(", ")}`);
+  process.exit(2);
+}
+
+let failed = 0;
+for (const bench of BENCHES) {
+  if (wanted.length > 0 && !wanted.includes(bench.name)) continue;
+  console.log(`\n== ${bench.name}: ${bench.about}`);
+  if (bench.needsBuild && !existsSync("dist/spegel")) {
+    console.error('dist/spegel is missing; run "make build"');
+    failed++;
+    continue;
+  }
+  const startedAt = performance.now();
+  const child = spawn(
+    process.execPath,
+    ["--experimental-ffi", "--disable-warning=ExperimentalWarning", `test/bench/${bench.name}.ts`],
+    { stdio: "inherit" },
+  );
+  const [code] = (await once(child, "exit")) as [number | null];
+  console.log(
+    `== ${bench.name}: ${code === 0 ? "done" : "FAILED"} in ${((performance.now() - startedAt) / 1000).toFixed(0)} s`,
+  );
+  if (code !== 0) failed++;
+}
+process.exitCode = failed === 0 ? 0 : 1;
