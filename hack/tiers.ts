@@ -87,7 +87,7 @@ export const TIERS: readonly Tier[] = [
     files: /^test\/(cluster|chart)\/.*\.test\.ts$/,
     isRequired: false,
     concurrency: 1,
-    timeoutMs: 300_000,
+    timeoutMs: 900_000,
     programs: { go: undefined },
   },
 ];

@@ -18,7 +18,7 @@ const BUILD_TIMEOUT_MS = 900_000;
 const run = promisify(execFile);
 
 /** The path of Helm, compiled when the cache has none of this version. */
-export async function buildHelm(): Promise<string> {
+async function buildHelm(): Promise<string> {
   const path = join(CACHE, `helm-${HELM_VERSION}`);
   if (existsSync(path)) return path;
   await mkdir(CACHE, { recursive: true });
