@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -31,6 +32,31 @@ test("a Shoot gets its mirror, and nodes pull from each other after the registry
     assert.ok(mine.every((row) => row.source.kind === source && row.bytes === row.object.sizeBytes));
   }
 });
+
+test("an interrupted main job leaves no process behind", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "main-job-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const images = await smallImages(directory, t.signal);
+  const stop = new AbortController();
+  let running = 0;
+  const progress = {
+    ...silentProgress,
+    step(title: string) {
+      if (!title.startsWith("node-1 pulls")) return;
+      running = children().length;
+      stop.abort(new Error("interrupted"));
+    },
+  };
+  await assert.rejects(runScenario({ directory, images, progress, signal: stop.signal }), /interrupted/);
+  // The registry, the extension, the bootstrapper, three daemons, and the guard of each.
+  assert.ok(running >= 10, `only ${running} processes were running`);
+  assert.deepEqual(children(), []);
+});
+
+function children(): readonly string[] {
+  const text = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8");
+  return text.split(" ").filter((pid) => pid !== "");
+}
 
 /** A node image whose executable runs the sources, and one with several small layers. */
 async function smallImages(
