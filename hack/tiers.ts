@@ -83,7 +83,7 @@ export const TIERS: readonly Tier[] = [
   {
     ...PLAIN,
     name: "cluster",
-    about: "a real etcd and kube-apiserver; charts through Helm",
+    about: "a real etcd and kube-apiserver",
     files: /^test\/(cluster|chart)\/.*\.test\.ts$/,
     isRequired: false,
     concurrency: 1,
