@@ -32,7 +32,7 @@ build: setup ## programs into dist/
 image: setup ## OCI image layouts into dist/images/
 	@$(RUN) hack/image.ts
 
-test: setup ## every tier, or TIERS="static unit integration nodes interop cluster"
+test: setup ## every tier, or TIERS="static unit integration nodes interop chart cluster"
 	@$(RUN) hack/run-tiers.ts $(TIERS)
 
 bench: build ## measure side by side with nginx

@@ -84,7 +84,7 @@ export const TIERS: readonly Tier[] = [
     ...PLAIN,
     name: "cluster",
     about: "a real etcd and kube-apiserver",
-    files: /^test\/(cluster|chart)\/.*\.test\.ts$/,
+    files: /^test\/cluster\/.*\.test\.ts$/,
     isRequired: false,
     concurrency: 1,
     timeoutMs: 900_000,
