@@ -11,18 +11,18 @@ describe("createBufferPool", () => {
   test("few leases are large, many are small, and the bound holds", async () => {
     const pool = createBufferPool({ limitBytes: 24 * MIB });
     const sizes: number[] = [];
-    for (let count = 0; count < 144; count++) {
+    for (let count = 0; count < 128; count++) {
       sizes.push((await pool.lease({ signal: noAbort })).buffer.length / 1024);
     }
-    assert.deepEqual([...new Set(sizes)], [512, 256, 128, 64]);
-    assert.equal(sizes.lastIndexOf(512), 15);
+    assert.deepEqual([...new Set(sizes)], [512, 128, 64]);
+    assert.equal(sizes.lastIndexOf(512), 31);
     assert.ok(pool.leasedBytes <= 24 * MIB);
   });
 
-  test("64 transfers at once take less than 20 MiB", async () => {
+  test("64 transfers at once take at most 20 MiB", async () => {
     const pool = createBufferPool();
     for (let count = 0; count < 64; count++) await pool.lease({ signal: noAbort });
-    assert.ok(pool.leasedBytes < 20 * MIB, String(pool.leasedBytes));
+    assert.ok(pool.leasedBytes <= 20 * MIB, String(pool.leasedBytes));
   });
 
   test("a buffer is used again, and releasing twice counts once", async () => {

@@ -27,13 +27,12 @@ export interface BufferPoolOptions {
 }
 
 /**
- * Sizes by load: few transfers get large buffers because they are then as fast as the kernel allows, many get
- * small ones because they share the processor anyway. With 24 MiB: 16 buffers of 512 KiB, then 32 of 256 KiB,
- * 32 of 128 KiB and 64 of 64 KiB; the 145th transfer waits.
+ * Sizes by load: few transfers get large buffers, because the fewer steps a body takes the less it costs, many get
+ * small ones, because memory is what bounds them. With 24 MiB: 32 buffers of 512 KiB, then 32 of 128 KiB and 64 of
+ * 64 KiB; the 129th transfer waits.
  */
 const SIZES = [
-  { sizeBytes: 512 * KIB, untilShare: 1 / 3 },
-  { sizeBytes: 256 * KIB, untilShare: 2 / 3 },
+  { sizeBytes: 512 * KIB, untilShare: 2 / 3 },
   { sizeBytes: 128 * KIB, untilShare: 5 / 6 },
   { sizeBytes: 64 * KIB, untilShare: 1 },
 ] as const;

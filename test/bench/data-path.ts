@@ -7,7 +7,7 @@
  *
  * Ratios matter; absolute figures are those of the machine. Without nginx only our own figures are printed.
  */
-import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -19,6 +19,8 @@ const MIB = 1024 * 1024;
 const SERVER_CPU = "0";
 const SINK_CPU = "1";
 const STREAMS = 32;
+/** As the daemon runs: a small heap. */
+const DAEMON_FLAGS = ["--no-warnings", "--max-semi-space-size=1", "--max-old-space-size=40"];
 
 interface Candidate {
   readonly name: string;
@@ -58,6 +60,9 @@ await main();
 async function main(): Promise<void> {
   if (availableParallelism() < 2) throw new Error("this bench needs two processors");
   const folder = mkdtempSync(join(roomyFolder(), "data-path-"));
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  process.once("exit", remove);
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => process.exit(130));
   try {
     const filesFolder = join(folder, "files");
     writeFiles(filesFolder);
@@ -66,7 +71,7 @@ async function main(): Promise<void> {
       if (each.title.includes(values.only)) print(each, await measure(each));
     }
   } finally {
-    rmSync(folder, { recursive: true });
+    remove();
   }
 }
 
@@ -82,7 +87,6 @@ function roomyFolder(): string {
 }
 
 function writeFiles(folder: string): void {
-  const { mkdirSync } = process.getBuiltinModule("node:fs");
   mkdirSync(folder);
   writeFileSync(join(folder, "large"), Buffer.alloc(sizeMib * MIB, "0123456789abcdef~"));
   for (let index = 0; index < 8; index++) {
@@ -98,7 +102,7 @@ async function prepare(stack: AsyncDisposableStack, folder: string, filesFolder:
   );
   const node = async (cpu: string, ...args: string[]): Promise<{ server: MeasuredProcess; port: number }> => {
     const program = join(import.meta.dirname, "mirror-server.ts");
-    const server = stack.use(startPinned(cpu, [process.execPath, "--no-warnings", program, ...args]));
+    const server = stack.use(startPinned(cpu, [process.execPath, ...DAEMON_FLAGS, program, ...args]));
     return { server, ...(JSON.parse(await firstLine(server.child)) as { port: number }) };
   };
   const ours = await node(SERVER_CPU, "serve", filesFolder, "sendfile");

@@ -16,6 +16,8 @@ export interface MeasuredProcess extends AsyncDisposable {
 export function startPinned(cpu: string, command: readonly string[]): MeasuredProcess {
   const child = spawn("taskset", ["-c", cpu, ...command], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
+  const kill = (): void => void child.kill("SIGTERM");
+  process.once("exit", kill); // also when the bench itself is interrupted
   const family = (): number[] => (child.pid === undefined ? [] : withChildren(child.pid));
   return {
     child,
@@ -27,6 +29,7 @@ export function startPinned(cpu: string, command: readonly string[]): MeasuredPr
     async [Symbol.asyncDispose]() {
       if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
       await ended;
+      process.off("exit", kill);
     },
   };
 }
