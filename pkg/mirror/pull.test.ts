@@ -259,6 +259,72 @@ describe("a pull of content that only peers have", () => {
     assert.ok((swarm.peers[0]?.requests.length ?? 0) <= 3);
   });
 
+  it("goes on from another peer when one only trickles, and is cut and then 404 when there is no other", async () => {
+    const trickle = serving(blob, (part, response) => {
+      response.write(part.subarray(0, MEBIBYTE));
+      const drip = setInterval(() => response.write(part.subarray(0, 1)), 5);
+      response.on("close", () => clearInterval(drip));
+    });
+    const settings = { stallTimeoutMs: 200, leastBytesPerSecond: MEBIBYTE };
+    {
+      await using swarm = await openSwarm(digest, [trickle, serving(blob)], settings);
+      const answer = await ask(`${swarm.node.url}${path}`);
+      assert.equal(answer.cut, false);
+    }
+    await using swarm = await openSwarm(digest, [trickle], settings);
+    const answer = await ask(`${swarm.node.url}${path}`);
+    assert.ok(answer.cut && answer.body.length >= MEBIBYTE);
+    const rest = await ask(`${swarm.node.url}${path}`, {
+      headers: { Range: `bytes=${answer.body.length}-` },
+    });
+    assert.equal(rest.status, 404);
+    assert.equal(swarm.peers[0]?.requests.length, 1);
+  });
+
+  it("comes with wrong bytes from a peer once at most, and then from a peer that has the right ones", async () => {
+    const spoilt = Buffer.from(blob);
+    spoilt[2 * MEBIBYTE] = (spoilt[2 * MEBIBYTE] ?? 0) ^ 1;
+    const lying = serving(blob, (part, response) => {
+      response.end(spoilt.subarray(blob.length - part.length, blob.length));
+    });
+    await using swarm = await openSwarm(digest, [lying, serving(blob)]);
+    const first = await ask(`${swarm.node.url}${path}`);
+    assert.ok(first.body.equals(spoilt), "the first answer cannot be known to be wrong");
+    for (let round = 0; round < 3; round++) {
+      const again = await ask(`${swarm.node.url}${path}`);
+      assert.ok(again.body.equals(blob));
+    }
+    // Relayed once, read through once, and never asked again.
+    assert.equal(swarm.peers[0]?.requests.length, 2);
+    const part = await ask(`${swarm.node.url}${path}`, { headers: { Range: "bytes=2000000-" } });
+    assert.ok(part.body.equals(blob.subarray(2_000_000)));
+    assert.equal(swarm.peers[0]?.requests.length, 2);
+  });
+
+  it("is 404 when its only holder sent it with wrong bytes or a wrong length before", async () => {
+    const spoilt = Buffer.concat([blob.subarray(0, -1), Buffer.from([(blob.at(-1) ?? 0) ^ 1])]);
+    for (const wrong of [spoilt, blob.subarray(0, -5), Buffer.concat([blob, Buffer.from("more")])]) {
+      const lying: Handle = (_request, response) =>
+        response
+          .writeHead(200, { "content-length": wrong.length, "docker-content-digest": digest })
+          .end(wrong);
+      await using swarm = await openSwarm(digest, [lying]);
+      assert.ok((await ask(`${swarm.node.url}${path}`)).body.equals(wrong));
+      for (let round = 0; round < 2; round++)
+        assert.equal((await ask(`${swarm.node.url}${path}`)).status, 404);
+      assert.equal(swarm.peers[0]?.requests.length, 2);
+    }
+  });
+
+  it("is read through once when it is asked for again, and not after that, when its bytes are right", async () => {
+    await using swarm = await openSwarm(digest, [serving(blob)]);
+    for (let round = 0; round < 4; round++) {
+      const answer = await ask(`${swarm.node.url}${path}`);
+      assert.ok(answer.body.equals(blob));
+    }
+    assert.equal(swarm.peers[0]?.requests.length, 4 + 1);
+  });
+
   it("is relayed 64 times at once from its only holder, each complete", async () => {
     const large = randomBytes(2 * MEBIBYTE + 7);
     const name = sha256Digest(large);

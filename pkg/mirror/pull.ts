@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Semaphore } from "#async";
 import { errorMessage, isAbort } from "#errors";
 import { type ByteRange, type RangeRequest, resolveRange } from "#http";
 import type { Logger } from "#log";
 import type { Peer, Router } from "#routing";
 import type { ContentStore } from "#store";
 import { type PeerPool, sendContent } from "#transfer";
+import type { BlobDoubts } from "./blob-doubts.ts";
 import { MirrorError } from "./errors.ts";
-import type { Fetched, PeerRequestOptions } from "./fetch-from-peer.ts";
+import { type Fetched, fetchFromPeer, type PeerRequestOptions } from "./fetch-from-peer.ts";
 import type { Filters } from "./filters.ts";
 import { findPeers } from "./find-peers.ts";
 import type { MirrorMetrics } from "./metrics.ts";
@@ -16,7 +18,9 @@ import { type Pull, parsePull } from "./parse-pull.ts";
 import type { PeerHealth } from "./peer-health.ts";
 import { type NobodyFound, type RaceOptions, raceFetch } from "./race-fetch.ts";
 import { type Relayed, relay } from "./relay.ts";
+import type { RelayFloor } from "./relay-floor.ts";
 import { respondEmpty, respondUnknown, writeContentHead } from "./respond.ts";
+import { verifyPeer } from "./verify-peer.ts";
 
 /** What answering pulls needs. */
 export interface MirrorDeps {
@@ -26,6 +30,10 @@ export interface MirrorDeps {
   readonly health: PeerHealth;
   readonly metrics: MirrorMetrics;
   readonly pool: PeerPool;
+  readonly doubts: BlobDoubts;
+  readonly floor: RelayFloor;
+  /** How many doubted blobs are read through at the same time. */
+  readonly verifySlots: Semaphore;
   readonly log: Logger;
 }
 
@@ -34,6 +42,8 @@ export interface MirrorOptions extends RaceOptions {
   /** How many peers a look-up asks for (`--mirror-resolve-retries`). */
   readonly lookupCount: number;
   readonly stallTimeoutMs: number;
+  /** How long a peer may take to show that it has the right bytes of a doubted blob. */
+  readonly verifyTimeoutMs: number;
   /** Credentials for peers, when the nodes' registries are protected. */
   readonly authorization?: string;
 }
@@ -52,6 +62,8 @@ export interface PullRecord {
 
 const MAX_IDLE_RESUMES = 3;
 const MAX_RESUMES = 100;
+/** Peers that one request has read through; each may take `verifyTimeoutMs`. */
+const MAX_VERIFIED_PEERS = 3;
 
 /**
  * Answers one pull: from local content, else from a peer, else 404 so that containerd goes upstream.
@@ -74,12 +86,14 @@ export async function pull(
   if (local.found) return sendLocal(asked, local, response, signal);
   if (asked.mirrored || local.present) return unknown(response, asked, local.reason);
 
-  const source = await fetchFromPeers(deps, options, asked, asked.range, signal);
+  noteAsked(deps, asked);
+  const source = await fetchTrusted(deps, options, asked, asked.range, signal);
   if (!("response" in source)) {
     deps.metrics.mirrored(asked.registry, false);
     return unknown(response, asked, source.message, { attempts: source.attempts });
   }
   const sent = await sendFromPeers(deps, options, asked, source, response, signal);
+  noteRelayed(deps, asked, source, sent);
   deps.metrics.mirrored(asked.registry, sent.complete);
   return {
     pull: asked,
@@ -154,6 +168,93 @@ async function sendLocal(
   };
 }
 
+/** See `BlobDoubts`. Parts that are asked for side by side begin in the middle: they say nothing. */
+function noteAsked(deps: MirrorDeps, asked: Pull): void {
+  if (asked.kind !== "blob" || asked.method !== "GET" || asked.digest === undefined) return;
+  const { range } = asked;
+  if (range !== undefined && (range.kind === "suffix" || range.start > 0)) return;
+  if (deps.doubts.doubted(asked.digest) || !deps.doubts.asked(asked.digest)) return;
+  deps.log.warn("A blob is asked for again after it was relayed in full: its peers must prove themselves.", {
+    digest: asked.digest,
+  });
+}
+
+function noteRelayed(deps: MirrorDeps, asked: Pull, source: Fetched, sent: Relayed): void {
+  // What was verified whole cannot have been wrong.
+  if (asked.kind !== "blob" || asked.method !== "GET" || source.body !== undefined) return;
+  const reachedEnd = source.range === undefined || source.range.end === source.sizeBytes - 1;
+  if (sent.complete && reachedEnd) deps.doubts.relayed(source.digest);
+}
+
+/** A peer with the content; for a doubted blob one that has shown that its bytes are right. */
+async function fetchTrusted(
+  deps: MirrorDeps,
+  options: MirrorOptions,
+  asked: Pull,
+  range: RangeRequest | ByteRange | undefined,
+  signal: AbortSignal,
+  lastResort?: string,
+): Promise<Fetched | NobodyFound> {
+  for (let attempt = 1; ; attempt++) {
+    const found = await fetchFromPeers(deps, options, asked, range, signal, lastResort);
+    const isDoubted =
+      "response" in found &&
+      asked.kind === "blob" &&
+      asked.method === "GET" &&
+      found.body === undefined &&
+      deps.doubts.doubted(found.digest) &&
+      deps.doubts.verdict(found.digest, found.peer.id) !== "right";
+    if (!isDoubted) return found;
+    const proven = await prove(deps, options, asked, found, range, signal);
+    if (proven !== undefined) return proven;
+    if (attempt === MAX_VERIFIED_PEERS)
+      return { attempts: attempt, message: `no peer has shown that it has ${found.digest}` };
+  }
+}
+
+/** Lets a peer show its bytes; asks it once more for the range when they are right. */
+async function prove(
+  deps: MirrorDeps,
+  options: MirrorOptions,
+  asked: Pull,
+  found: Fetched,
+  range: RangeRequest | ByteRange | undefined,
+  signal: AbortSignal,
+): Promise<Fetched | undefined> {
+  const { peer, digest } = found;
+  const ask = (part: RangeRequest | ByteRange | undefined): Promise<Fetched> =>
+    fetchFromPeer(peer, asked, part, {
+      ...requestOptions(
+        deps,
+        options,
+        AbortSignal.any([signal, AbortSignal.timeout(options.answerTimeoutMs)]),
+      ),
+    });
+  try {
+    {
+      await using response = found.response;
+      await using whole = range === undefined ? undefined : (await ask(undefined)).response;
+      const isRight = await verifyPeer(whole ?? response, digest, {
+        limitMs: options.verifyTimeoutMs,
+        stallTimeoutMs: options.stallTimeoutMs,
+        slots: deps.verifySlots,
+        signal,
+      });
+      deps.doubts.judge(digest, peer.id, isRight ? "right" : "wrong");
+      if (!isRight) {
+        deps.metrics.peerFailed("PEER_DIGEST_MISMATCH");
+        deps.log.warn("A peer has other bytes than the digest says.", { peer: peer.id, digest });
+        return undefined;
+      }
+    }
+    return await ask(range);
+  } catch (error) {
+    signal.throwIfAborted();
+    reportFailure(deps, peer, asked, error);
+    return undefined;
+  }
+}
+
 /** One search over the swarm: a look-up of its own, and a race over the peers it gives. */
 async function fetchFromPeers(
   deps: MirrorDeps,
@@ -166,19 +267,25 @@ async function fetchFromPeers(
   await using candidates = findPeers(deps.router, asked.key, {
     count: options.lookupCount,
     signal,
-    usable: (peer) => deps.health.usable(peer.id),
+    usable: (peer) =>
+      deps.health.usable(peer.id) &&
+      (asked.digest === undefined || deps.doubts.verdict(asked.digest, peer.id) !== "wrong"),
     ...(lastResort === undefined ? {} : { lastResort }),
     onFailure: (error) => deps.log.warn("A look-up failed.", { key: asked.key, err: error }),
   });
-  const request: PeerRequestOptions = {
+  const request = requestOptions(deps, options, signal);
+  return await raceFetch(asked, range, candidates, request, options, (peer, error) =>
+    reportFailure(deps, peer, asked, error),
+  );
+}
+
+function requestOptions(deps: MirrorDeps, options: MirrorOptions, signal: AbortSignal): PeerRequestOptions {
+  return {
     registryPort: options.registryPort,
     pool: deps.pool,
     signal,
     ...(options.authorization === undefined ? {} : { authorization: options.authorization }),
   };
-  return await raceFetch(asked, range, candidates, request, options, (peer, error) =>
-    reportFailure(deps, peer, asked, error),
-  );
 }
 
 function reportFailure(deps: MirrorDeps, peer: Peer, asked: Pull, error: unknown): void {
@@ -186,6 +293,8 @@ function reportFailure(deps: MirrorDeps, peer: Peer, asked: Pull, error: unknown
     error instanceof MirrorError ? error.code : isAbort(error) ? "PEER_TIMEOUT" : "PEER_UNREACHABLE";
   // A peer that answers, but not with this content, is a healthy peer with an old record.
   if (reason !== "PEER_STATUS") deps.health.avoid(peer.id);
+  if (reason === "PEER_DIGEST_MISMATCH" && asked.digest !== undefined)
+    deps.doubts.judge(asked.digest, peer.id, "wrong");
   deps.metrics.peerFailed(reason);
   deps.log.debug("A peer could not be used.", {
     peer: peer.id,
@@ -215,17 +324,18 @@ async function sendFromPeers(
     response.end();
     return { bytes: 0, complete: true, resumes: 0, peers: [source.peer.id] };
   }
-  return relay(
+  using _relay = deps.floor.enter();
+  return await relay(
     response,
     source,
     {
       // The rest is always asked for by digest: a tag may have moved in between.
       resume: (rest, lost) =>
-        fetchFromPeers(deps, options, byDigest(asked, digest), rest, signal, lost.peer.id),
+        fetchTrusted(deps, options, byDigest(asked, digest), rest, signal, lost.peer.id),
       onSourceLost(lost, ended, moved) {
         deps.metrics.sourceLost(ended);
-        // A connection that broke after it had moved may be tried again; a silent one wasted a second already.
-        if (ended === "source-stalled" || !moved) deps.health.avoid(lost.peer.id);
+        // A connection that broke after it had moved may be tried again; a silent or slow one wasted time already.
+        if (ended === "source-stalled" || ended === "source-slow" || !moved) deps.health.avoid(lost.peer.id);
         deps.log.debug("A peer was lost in the middle of a body.", {
           peer: lost.peer.id,
           key: asked.key,
@@ -235,6 +345,7 @@ async function sendFromPeers(
     },
     {
       stallTimeoutMs: options.stallTimeoutMs,
+      leastBytesPerSecond: deps.floor.leastBytesPerSecond,
       maxIdleResumes: MAX_IDLE_RESUMES,
       maxResumes: MAX_RESUMES,
       signal,

@@ -1,17 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { createSemaphore } from "#async";
 import { errorMessage } from "#errors";
 import { openPlainServer, type PlainServer } from "#http";
 import { createPeerPool } from "#transfer";
 import type { BasicAuth } from "./basic-auth.ts";
+import { createBlobDoubts } from "./blob-doubts.ts";
 import { type MirrorDeps, type MirrorOptions, type PullRecord, pull } from "./pull.ts";
+import { createRelayFloor } from "./relay-floor.ts";
 import { respondEmpty, respondError } from "./respond.ts";
 
-export interface RegistryServerDeps extends Omit<MirrorDeps, "pool"> {
+export interface RegistryServerDeps extends Omit<MirrorDeps, "pool" | "doubts" | "floor" | "verifySlots"> {
   /** Whether this node takes part in the swarm; the answer of `/readyz`. */
   ready(): boolean;
   readonly auth?: BasicAuth;
 }
+
+/** A node pulls three layers at a time; peers that together deliver less than this are worse than the upstream. */
+const LEAST_RELAYED_BYTES_PER_SECOND = 768 * 1024;
+/** Longer than the kubelet's longest pause between two pulls of an image, 5 minutes. */
+const REMEMBER_RELAYS_MS = 6 * 60_000;
+const MAX_REMEMBERED_RELAYS = 1_024;
+const MAX_VERIFICATIONS = 2;
+const VERIFY_TIMEOUT_MS = 15_000;
 
 /** Where requests and answers of `/v2/` are counted. */
 const V2_HANDLER = "/v2/*";
@@ -26,20 +37,33 @@ const V2_HANDLER = "/v2/*";
  */
 export async function openRegistryServer(
   deps: RegistryServerDeps,
-  options: Omit<MirrorOptions, "registryPort" | "authorization"> & {
+  options: Omit<MirrorOptions, "registryPort" | "authorization" | "verifyTimeoutMs"> & {
     readonly address: string;
     readonly registryPort?: number;
+    /** What peers must deliver to this node in all, while it waits for them; default 768 KiB/s. */
+    readonly leastBytesPerSecond?: number;
   },
 ): Promise<PlainServer> {
   const port = options.registryPort ?? Number(options.address.slice(options.address.lastIndexOf(":") + 1));
   const mirror: MirrorOptions = {
     ...options,
     registryPort: port,
+    verifyTimeoutMs: VERIFY_TIMEOUT_MS,
     ...(deps.auth === undefined ? {} : { authorization: deps.auth.header }),
   };
   const pool = createPeerPool();
+  const parts: Pick<MirrorDeps, "pool" | "doubts" | "floor" | "verifySlots"> = {
+    pool,
+    doubts: createBlobDoubts({
+      rememberMs: REMEMBER_RELAYS_MS,
+      limit: MAX_REMEMBERED_RELAYS,
+      now: () => performance.now(),
+    }),
+    floor: createRelayFloor(options.leastBytesPerSecond ?? LEAST_RELAYED_BYTES_PER_SECOND),
+    verifySlots: createSemaphore(MAX_VERIFICATIONS),
+  };
   const server = await openPlainServer(
-    (request, response, signal) => answer({ ...deps, pool }, mirror, request, response, signal),
+    (request, response, signal) => answer({ ...deps, ...parts }, mirror, request, response, signal),
     { address: options.address },
   );
   return {

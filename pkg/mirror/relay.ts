@@ -8,6 +8,8 @@ import type { NobodyFound } from "./race-fetch.ts";
 export interface RelayOptions {
   /** A peer that sends nothing for this long while we wait for it is replaced. */
   readonly stallTimeoutMs: number;
+  /** A peer that delivers less, while we wait for it, is replaced when that has cost `stallTimeoutMs`. */
+  leastBytesPerSecond(): number;
   /** How often one answer may change its source without having moved on by a byte in between. */
   readonly maxIdleResumes: number;
   /** How often one answer may change its source in all. */
@@ -91,6 +93,7 @@ async function sendFrom(
       lengthBytes,
       signal: options.signal,
       stallTimeoutMs: options.stallTimeoutMs,
+      leastBytesPerSecond: options.leastBytesPerSecond,
     });
   }
   // Small and already here: one write, ended by the caller.

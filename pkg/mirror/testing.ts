@@ -60,6 +60,7 @@ export async function openNode(
     readonly resolveTimeoutMs?: number;
     readonly stallTimeoutMs?: number;
     readonly answerTimeoutMs?: number;
+    readonly leastBytesPerSecond?: number;
     /** Where peers listen; the node's own port when absent. */
     readonly peerPort?: number;
   } = {},
@@ -90,6 +91,9 @@ export async function openNode(
       answerTimeoutMs: settings.answerTimeoutMs ?? 500,
       maxParallel: 3,
       stallTimeoutMs: settings.stallTimeoutMs ?? 300,
+      ...(settings.leastBytesPerSecond === undefined
+        ? {}
+        : { leastBytesPerSecond: settings.leastBytesPerSecond }),
     },
   );
   return {
