@@ -9,7 +9,7 @@ import type { PluginSignIn } from "./kubeconfig.ts";
  * it. Of it only the sign-in is used; its watch and informer have gaps that `createInformer` does not have.
  */
 export const signInWithPlugin: PluginSignIn = async (text) => {
-  const { KubeConfig } = await import("@kubernetes/client-node");
+  const { KubeConfig } = await import("./plugin-kubeconfig.ts");
   const config = new KubeConfig();
   config.loadFromString(text);
   const first = await requestOptions();
