@@ -68,7 +68,6 @@ export const HOMES: Readonly<Record<string, readonly string[]>> = {
   "@libp2p/peer-id": ["swarm"],
   "@libp2p/ping": ["swarm"],
   "@libp2p/tcp": ["swarm"],
-  "@libp2p/tls": ["swarm"],
   "@libp2p/yamux": ["swarm"],
   "@multiformats/multiaddr": ["swarm"],
   ajv: ["config"],

@@ -11,7 +11,7 @@ export function usage(program: string, settings: Settings): string {
         : ` ${(setting.enum ?? [setting.type ?? "value"]).join("|").toUpperCase()}`;
     const isEmpty =
       setting.default === undefined || (Array.isArray(setting.default) && setting.default.length === 0);
-    const defaultText = isEmpty ? "" : ` [default: ${String(setting.default)}]`;
+    const defaultText = isEmpty ? "" : ` [default: ${defaultOf(setting.default)}]`;
     return `  --${flagName(key)}${value}\n        ${setting.description ?? ""}${defaultText} [env: ${environmentName(key)}]`;
   });
   return [
@@ -22,4 +22,8 @@ export function usage(program: string, settings: Settings): string {
     "  --help",
     "",
   ].join("\n");
+}
+
+function defaultOf(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value);
 }

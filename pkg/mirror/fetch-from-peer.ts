@@ -20,7 +20,7 @@ import { MIRRORED_HEADER, type Pull } from "./parse-pull.ts";
  * Content up to this size is read whole and hashed before its first byte goes on: a wrong byte then costs
  * another peer instead of a failed pull.
  */
-export const VERIFIED_WHOLE_BYTES = 1024 * 1024;
+const VERIFIED_WHOLE_BYTES = 1024 * 1024;
 // Between two addresses of one peer (IPv6 first), as Spegel's happy eyeballs.
 const NEXT_ADDRESS_MS = 15;
 
