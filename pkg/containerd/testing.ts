@@ -35,7 +35,7 @@ import {
 import { type Digest, digestHex, sha256Digest } from "#oci";
 import { createContainerdDriver } from "./containerd-driver.ts";
 
-export { type ContainerdDriver, createContainerdDriver } from "./containerd-driver.ts";
+export { createContainerdDriver } from "./containerd-driver.ts";
 
 /** A containerd under test, wherever it runs. */
 export interface ContainerdUnderTest extends AsyncDisposable {

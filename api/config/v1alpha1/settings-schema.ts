@@ -13,7 +13,10 @@ export interface SettingSchema {
   readonly minItems?: number;
 }
 
-/** All settings of a program: a closed JSON object schema. */
+/**
+ * All settings of a program: a closed JSON object schema. The files in gen/ are typed by it.
+ * @public
+ */
 export interface SettingsSchema {
   readonly type: string;
   readonly title: string;
