@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFileSync } from "node:child_process";
 import { elapsed, findProgram } from "./process.ts";
+import { ROOT } from "./sources.ts";
 
 /** A group of tests that need the same things of the machine. */
 export interface Tier {
@@ -20,6 +21,8 @@ export interface Tier {
   readonly timeoutMs: number;
   /** Programs it needs, and the Debian package of each; `undefined` is one that people install themselves. */
   readonly programs: Readonly<Record<string, string | undefined>>;
+  /** A script that makes what the tests need and that takes long the first time; it writes its progress. */
+  readonly script?: string;
 }
 
 const PLAIN = { needsRoot: false, needsBuild: false, isRequired: true, programs: {} } as const;
@@ -100,6 +103,10 @@ export const TIERS: readonly Tier[] = [
 export function prepareTier(tier: Tier): string | undefined {
   const isRoot = process.getuid?.() === 0;
   if (tier.needsRoot && !isRoot) return "needs root";
+  return installPrograms(tier, isRoot) ?? runScript(tier);
+}
+
+function installPrograms(tier: Tier, isRoot: boolean): string | undefined {
   const missing = Object.keys(tier.programs).filter((program) => findProgram(program) === undefined);
   if (missing.length === 0) return undefined;
   const manual = missing.filter((program) => tier.programs[program] === undefined);
@@ -113,6 +120,17 @@ export function prepareTier(tier: Tier): string | undefined {
   return still.length === 0
     ? undefined
     : `no ${still.join(", ")} after apt-get install: ${reason ?? "it said nothing"}`;
+}
+
+function runScript({ script }: Tier): string | undefined {
+  if (script === undefined) return undefined;
+  try {
+    const args = ["--disable-warning=ExperimentalWarning", script];
+    execFileSync(process.execPath, args, { cwd: ROOT, stdio: "inherit", timeout: 1_800_000 });
+    return undefined;
+  } catch {
+    return `${script} failed`;
+  }
 }
 
 /** @returns the end of apt's output when it failed */
