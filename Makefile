@@ -38,10 +38,10 @@ test: setup ## every tier, or TIERS="static unit integration nodes interop chart
 bench: build ## measure side by side with nginx
 	@$(RUN) test/bench/main.ts
 
-demo: setup ## pull through the mirror on this machine
+demo: image ## pull through the mirror on this machine
 	@$(RUN) test/demo/main.ts
 
-demo-nodes: setup ## several containerds that share one image (root)
+demo-nodes: image ## several containerds that share one image (root)
 	@$(RUN) test/demo/nodes.ts
 
 clean: ## remove dist/ and caches, keep node_modules/
