@@ -86,12 +86,12 @@ export const TIERS: readonly Tier[] = [
   {
     ...PLAIN,
     name: "cluster",
-    about: "a real etcd and kube-apiserver",
+    about: "a real etcd and kube-apiserver, with the parts of Gardener around the extension",
     files: /^test\/cluster\/.*\.test\.ts$/,
-    isRequired: false,
     concurrency: 1,
-    timeoutMs: 900_000,
+    timeoutMs: 300_000,
     programs: { go: undefined },
+    script: "test/kit/kube-parts/main.ts",
   },
 ];
 
