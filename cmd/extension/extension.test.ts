@@ -176,14 +176,11 @@ async function freePort(): Promise<number> {
 }
 
 async function flags(change: readonly string[] = []): Promise<ExtensionFlags> {
-  const port = await freePort();
   const argv = [
     `--kubeconfig=${kubeconfig}`,
     `--webhook-config-namespace=${OWN}`,
-    "--webhook-config-mode=url",
-    `--webhook-config-url=127.0.0.1:${port}`,
     "--webhook-config-server-host=127.0.0.1",
-    `--webhook-config-server-port=${port}`,
+    "--webhook-config-server-port=0",
     "--health-bind-address=127.0.0.1:0",
     "--metrics-bind-address=127.0.0.1:0",
     "--shutdown-delay-seconds=0",
@@ -223,6 +220,9 @@ async function start(
       await flags(change),
     ),
   );
+  if (program.webhookAddress !== undefined) {
+    seed.setService(OWN, "gardener-extension-registry-spegel", program.webhookAddress);
+  }
   return { program, stop };
 }
 
@@ -500,6 +500,32 @@ describe("the extension against an API server", { timeout: 120_000 }, () => {
     assert.equal((await fetchText(program.healthAddress, "/readyz")).status, 200);
   });
 
+  it("serves under a URL where the API server cannot reach Services", async () => {
+    const open = async (): Promise<string> => {
+      const port = await freePort();
+      const url = `127.0.0.1:${port}`;
+      const mode = [
+        "--webhook-config-mode=url",
+        `--webhook-config-url=${url}`,
+        `--webhook-config-server-port=${port}`,
+      ];
+      return await start(mode).then(
+        () => url,
+        (error: NodeJS.ErrnoException) => (error.code === "EADDRINUSE" ? open() : Promise.reject(error)),
+      );
+    };
+    const url = await open();
+    const configuration = await eventually(webhookConfiguration);
+    assert.equal(
+      valueAt(configuration, "webhooks.0.clientConfig.url"),
+      `https://${url}/webhooks/registry-spegel`,
+    );
+    await createExtension();
+    await eventually(isReady);
+    const units = valueAt<{ name: string }[]>(await gardenlet.create(OSCS, osc(), cancel), "spec.units");
+    assert.ok(units.some(({ name }) => name === "spegel.service"));
+  });
+
   it("registers again what somebody changed, and renews its certificate while it serves", async () => {
     // The API server verifies by the real clock: what is issued now must be valid today.
     let nowMs = Date.now() - 21 * 24 * 3_600_000;
@@ -608,15 +634,12 @@ describe("the program", { timeout: 60_000 }, () => {
   });
 
   it("runs until SIGTERM and exits with 0", async () => {
-    const { kubeconfig: path, webhookConfigUrl } = { ...(await flags()) };
     const child = spawn(process.execPath, [
       MAIN,
-      `--kubeconfig=${path}`,
+      `--kubeconfig=${kubeconfig}`,
       `--webhook-config-namespace=${OWN}`,
-      "--webhook-config-mode=url",
-      `--webhook-config-url=${webhookConfigUrl}`,
       "--webhook-config-server-host=127.0.0.1",
-      `--webhook-config-server-port=${webhookConfigUrl?.split(":")[1]}`,
+      "--webhook-config-server-port=0",
       "--health-bind-address=127.0.0.1:0",
       "--metrics-bind-address=127.0.0.1:0",
       "--shutdown-delay-seconds=0",
