@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Digest, isManifestMediaType } from "#oci";
+import { type Digest, isManifestMediaType, MEDIA_TYPE_OCTET_STREAM } from "#oci";
 import type { Content, ContentInfo, ContentStore } from "#store";
 import type { Pull } from "./parse-pull.ts";
 
@@ -10,23 +10,26 @@ export type Local =
       readonly info: ContentInfo;
       open(signal: AbortSignal): Promise<Content | undefined>;
     }
-  /** `reason` is the message of the distribution error, in Spegel's words. `present` when it is there, but of the other kind. */
+  /** `reason` is the message of the distribution error, in Spegel's words. `present` when it is there, but no manifest. */
   | { readonly found: false; readonly present: boolean; readonly reason: string };
 
 /**
  * Looks a pull up in the node's own store.
  *
- * A manifest is only given as a manifest and a blob only as a blob. A store that cannot answer throws.
+ * Only a manifest is given as a manifest; anything may be asked for as a blob. A store that cannot answer throws.
  */
 export async function openLocal(store: ContentStore, pull: Pull, signal: AbortSignal): Promise<Local> {
   const digest = pull.digest ?? (await store.resolve(pull.key, { signal }));
   if (digest === undefined) return absent(`could not get digest for image tag ${pull.key}`);
   const info = await store.stat(digest, { signal });
   if (info === undefined) return absent(unknownContent(pull, digest));
-  if (isManifestMediaType(info.mediaType) !== (pull.kind === "manifest")) {
+  const isManifest = isManifestMediaType(info.mediaType);
+  if (pull.kind === "manifest" && !isManifest)
     return { found: false, present: true, reason: unknownContent(pull, digest) };
-  }
-  return { found: true, info, open: (openSignal) => store.open(digest, { signal: openSignal }) };
+  // A layer may well be a manifest: artifacts carry whatever they like. Its digest says that the bytes are right.
+  const described =
+    isManifest && pull.kind === "blob" ? { ...info, mediaType: MEDIA_TYPE_OCTET_STREAM } : info;
+  return { found: true, info: described, open: (openSignal) => store.open(digest, { signal: openSignal }) };
 }
 
 function absent(reason: string): Local {
