@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFile } from "node:child_process";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { type RunningProcess, startProcess } from "../process/index.ts";
+import type { ContainerdBinary } from "./containerd-binaries.ts";
 import { type CRI, createCRI } from "./cri.ts";
 import { inNamespace, type Namespace } from "./network.ts";
 
@@ -20,8 +21,14 @@ export interface ContainerdNode extends AsyncDisposable {
   readonly certsDirectory: string;
   readonly cri: CRI;
   readonly process: RunningProcess;
-  /** Replaces the running containerd by a new process over the same root. */
-  restart(): Promise<void>;
+  /** Ends it, by SIGTERM when nothing else is said, and waits until it is gone. */
+  stop(signal?: NodeJS.Signals): Promise<void>;
+  /** Starts it over the same root after it was stopped. */
+  start(): Promise<void>;
+  /** Removes all content, images and snapshots of a containerd that is stopped. */
+  wipe(): Promise<void>;
+  /** Runs `ctr` of the same version as a person on the node would; gives what it wrote. */
+  ctr(...words: string[]): Promise<string>;
 }
 
 export interface ContainerdNodeOptions {
@@ -31,17 +38,15 @@ export interface ContainerdNodeOptions {
   readonly hosts: string;
   /** PEM file with the authority of the upstream's certificate. */
   readonly authorityFile: string;
-  /** Default: the machine's own. */
-  readonly binary?: string;
+  readonly binary: ContainerdBinary;
   readonly discardUnpackedLayers?: boolean;
   readonly signal: AbortSignal;
 }
 
 /** Starts containerd on a node and waits until it answers. Mounts it makes vanish with it. */
 export async function startContainerdNode(options: ContainerdNodeOptions): Promise<ContainerdNode> {
-  const { directory, namespace, signal } = options;
-  const binary = options.binary ?? "containerd";
-  const version = await containerdVersion(binary);
+  const { directory, namespace, signal, binary } = options;
+  const { version } = binary;
   for (const name of ["root", "state", "certs.d", "cni", "opt"])
     await mkdir(join(directory, name), { recursive: true });
   await writeFile(join(directory, "hosts"), options.hosts);
@@ -53,19 +58,24 @@ export async function startContainerdNode(options: ContainerdNodeOptions): Promi
   );
   const socketPath = join(directory, "containerd.sock");
 
-  const start = (): Promise<RunningProcess> => {
+  const onNode = (...words: string[]): readonly [string, string[]] => {
     const [command = "", ...args] = [
       ...inNamespace(namespace),
       ...["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c"],
-      'mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/resolv.conf" /etc/resolv.conf && exec "$1" --config "$0/config.toml"',
+      'mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/resolv.conf" /etc/resolv.conf && exec "$@"',
       directory,
-      binary,
+      ...words,
     ];
+    return [command, args];
+  };
+  const env = { SSL_CERT_FILE: options.authorityFile };
+  const start = (): Promise<RunningProcess> => {
+    const [command, args] = onNode(binary.path, "--config", join(directory, "config.toml"));
     return startProcess({
       name: `containerd ${version} on ${namespace.address}`,
       command,
       args,
-      env: { SSL_CERT_FILE: options.authorityFile },
+      env,
       ready: { kind: "line", pattern: /containerd successfully booted/ },
       readyTimeoutMs: 30_000,
       signal,
@@ -85,9 +95,23 @@ export async function startContainerdNode(options: ContainerdNodeOptions): Promi
     get process() {
       return running;
     },
-    async restart() {
-      await running.stop();
+    async stop(kill = "SIGTERM") {
+      running.kill(kill);
+      await running.exited;
+    },
+    async start() {
       running = await start();
+    },
+    async wipe() {
+      for (const name of ["root", "state"]) {
+        await rm(join(directory, name), { recursive: true, force: true });
+        await mkdir(join(directory, name));
+      }
+    },
+    async ctr(...words) {
+      const [command, args] = onNode(binary.ctrPath, "--address", socketPath, ...words);
+      const { stdout } = await execute(command, args, { env: { ...process.env, ...env }, signal });
+      return stdout;
     },
     async [Symbol.asyncDispose]() {
       cri[Symbol.dispose]();

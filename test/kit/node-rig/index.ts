@@ -14,5 +14,6 @@ export {
 export { type ContainerdNode, containerdVersion, startContainerdNode } from "./containerd-node.ts";
 export { type CRI, type CRIImage, createCRI } from "./cri.ts";
 export { enterNamespace, inNamespace, type Namespace, openNetwork, type RigNetwork } from "./network.ts";
+export { type Lie, type ProxiedRequest, type Proxy, startProxy } from "./proxy.ts";
 export { openRig, type Rig, type RigImage, type RigOptions, UPSTREAM } from "./rig.ts";
 export { type SpegelNode, startSpegelNode } from "./spegel-node.ts";

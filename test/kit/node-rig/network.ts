@@ -13,6 +13,8 @@ export interface RigNetwork extends AsyncDisposable {
   setUpstreamAvailable(available: boolean): Promise<void>;
   /** Takes a node's cable out, or puts it back. */
   setNodeConnected(node: Namespace, connected: boolean): Promise<void>;
+  /** Limits what leaves a namespace, or lifts the limit. */
+  setEgressRate(namespace: Namespace, bitsPerSecond: number | undefined): Promise<void>;
 }
 
 export interface Namespace {
@@ -83,6 +85,18 @@ export async function openNetwork(options: { readonly nodes: number }): Promise<
       else await nft(OUTAGE);
     },
     setNodeConnected: setConnected,
+    async setEgressRate(namespace, bitsPerSecond) {
+      const tc = (...words: string[]): Promise<unknown> =>
+        execute("tc", ["-n", namespace.name, "qdisc", ...words, "dev", "eth0", "root"]);
+      if (bitsPerSecond === undefined) {
+        await tc("del");
+        return;
+      }
+      // What may go out at once: 5 ms at that rate, and at least one large segment.
+      const burstBytes = Math.max(16 * 1024, Math.round(bitsPerSecond / 8 / 200));
+      const rate = ["rate", `${bitsPerSecond}bit`, "burst", `${burstBytes}`, "latency", "200ms"];
+      await execute("tc", ["-n", namespace.name, "qdisc", "replace", "dev", "eth0", "root", "tbf", ...rate]);
+    },
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
 }

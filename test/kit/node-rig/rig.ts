@@ -10,10 +10,13 @@ import {
   type ImageSpecification,
   makeImage,
 } from "../image-maker/index.ts";
-import { type Registry, startRegistry } from "../registry/index.ts";
+import { type Registry, type RegistryOptions, startRegistry } from "../registry/index.ts";
+import type { ContainerdBinary } from "./containerd-binaries.ts";
 import { type ContainerdNode, startContainerdNode } from "./containerd-node.ts";
 import { enterNamespace, openNetwork, type RigNetwork } from "./network.ts";
-import { type SpegelNode, startSpegelNode } from "./spegel-node.ts";
+import { REGISTRY_PORT, type SpegelNode, startSpegelNode } from "./spegel-node.ts";
+
+type Authentication = NonNullable<RegistryOptions["authentication"]>;
 
 /** The name under which nodes reach the upstream registry; docker.io's leads there as well. */
 export const UPSTREAM = "registry.example.test";
@@ -22,6 +25,8 @@ export const UPSTREAM = "registry.example.test";
 export interface RigImage {
   /** `registry.example.test/repository:tag` */
   readonly name: string;
+  /** `registry.example.test` */
+  readonly registry: string;
   readonly repository: string;
   readonly tag: string;
   readonly layout: ImageLayout;
@@ -33,20 +38,28 @@ export interface Rig extends AsyncDisposable {
   readonly registry: Registry;
   readonly containerds: readonly ContainerdNode[];
   readonly spegels: readonly SpegelNode[];
+  /** Starts one more registry with the upstream's address and certificate on another port; the caller disposes it. */
+  startUpstream(port: number, authentication?: Authentication): Promise<Registry>;
   /** Makes an image and puts it into the upstream registry; gives its full name. */
   addImage(repository: string, tag: string, specification: ImageSpecification): Promise<RigImage>;
-  /** Resolves when the mirror of every node but `holder` gives every object of the image that the holder has. */
+  /** Puts an image that exists already into the upstream registry. */
+  addLayout(repository: string, tag: string, layout: ImageLayout): Promise<RigImage>;
+  /** Resolves when the mirror of every node gives every object of the image that the holder has. */
   untilShared(image: RigImage, holder: number): Promise<void>;
-  /** Resolves when the mirror of every node but `holder` gives the image's tag and root from peers. */
-  untilShared(image: RigImage, holder: number): Promise<void>;
+  /** The status with which a node's mirror answers a HEAD for a path below the repository, as containerd would ask. */
+  ask(node: number, image: RigImage, path: string): Promise<number>;
 }
 
 export interface RigOptions {
   /** One containerd binary per node. */
-  readonly containerds: readonly string[];
+  readonly containerds: readonly ContainerdBinary[];
   readonly program: readonly string[];
   readonly flags?: readonly string[];
   readonly onLine?: (node: number, line: string) => void;
+  /** What the upstream asks of clients. */
+  readonly authentication?: Authentication;
+  /** The content of containerd does not outlive the unpacking of an image on this node. */
+  readonly discardUnpackedLayers?: (node: number) => boolean;
   readonly signal: AbortSignal;
 }
 
@@ -60,7 +73,16 @@ export async function openRig(options: RigOptions): Promise<Rig> {
   opening.use(await enterNamespace(network.upstream));
 
   const authorityFile = join(directory, "authority.pem");
-  const registry = opening.use(await startUpstream(network.upstream.address, authorityFile, signal));
+  const certificate = await issueCertificate(network.upstream.address, authorityFile);
+  const startUpstream = (port: number, authentication: Authentication | undefined): Promise<Registry> =>
+    startRegistry({
+      address: network.upstream.address,
+      port,
+      tls: certificate,
+      ...(authentication === undefined ? {} : { authentication }),
+      signal,
+    });
+  const registry = opening.use(await startUpstream(443, options.authentication));
   const hosts = `127.0.0.1 localhost\n${network.upstream.address} ${UPSTREAM} second.example.test registry-1.docker.io\n`;
 
   const containerds: ContainerdNode[] = [];
@@ -71,7 +93,8 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       directory: join(directory, `node-${index + 1}`),
       hosts,
       authorityFile,
-      binary: options.containerds[index] as string,
+      binary: options.containerds[index] as ContainerdBinary,
+      discardUnpackedLayers: options.discardUnpackedLayers?.(index) ?? false,
       signal,
     });
     containerds.push(opening.use(node));
@@ -87,26 +110,31 @@ export async function openRig(options: RigOptions): Promise<Rig> {
   }
 
   let images = 0;
+  async function addLayout(repository: string, tag: string, layout: ImageLayout): Promise<RigImage> {
+    await registry.push(layout, tag, repository, { signal });
+    return { name: `${UPSTREAM}/${repository}:${tag}`, registry: UPSTREAM, repository, tag, layout };
+  }
   const opened = opening.move();
   return {
     network,
     registry,
     containerds,
     spegels,
+    startUpstream,
     async addImage(repository, tag, specification) {
       const layout = await makeImage(join(directory, `image-${images++}`), specification, { signal });
-      await registry.push(layout, tag, repository, { signal });
-      return { name: `${UPSTREAM}/${repository}:${tag}`, repository, tag, layout };
+      return addLayout(repository, tag, layout);
     },
+    addLayout,
+    ask: (node, image, path) => ask(containerds[node] as ContainerdNode, image, path, {}, signal),
     async untilShared(image, holder) {
       const source = containerds[holder] as ContainerdNode;
       const paths = [`manifests/${image.tag}`, ...image.layout.objects.map(pathOf)];
       for (const path of paths) {
         // What the holder does not have (other platforms) nobody can find.
-        if (!(await answers(source, image.repository, path, { "X-Spegel-Mirrored": "true" }, signal)))
-          continue;
+        if ((await ask(source, image, path, { "X-Spegel-Mirrored": "true" }, signal)) !== 200) continue;
         for (const node of containerds) {
-          while (!(await answers(node, image.repository, path, {}, signal))) await sleep(20, { signal });
+          while ((await ask(node, image, path, {}, signal)) !== 200) await sleep(20, { signal });
         }
       }
     },
@@ -114,7 +142,10 @@ export async function openRig(options: RigOptions): Promise<Rig> {
   };
 }
 
-async function startUpstream(address: string, authorityFile: string, signal: AbortSignal): Promise<Registry> {
+async function issueCertificate(
+  address: string,
+  authorityFile: string,
+): Promise<{ readonly certificate: string; readonly key: string }> {
   const validity = { nowMs: Date.now(), validityMs: 24 * 3_600_000 };
   const authority = await issueAuthority({ commonName: "rig authority", ...validity });
   const leaf = await issueLeaf(authority, {
@@ -125,12 +156,7 @@ async function startUpstream(address: string, authorityFile: string, signal: Abo
     ...validity,
   });
   await writeFile(authorityFile, authority.certificatePem);
-  return startRegistry({
-    address,
-    port: 443,
-    tls: { certificate: leaf.certificatePem, key: leaf.privateKeyPem },
-    signal,
-  });
+  return { certificate: leaf.certificatePem, key: leaf.privateKeyPem };
 }
 
 function pathOf(object: ImageObject): string {
@@ -138,14 +164,19 @@ function pathOf(object: ImageObject): string {
   return `${section}/${object.digest}`;
 }
 
-/** Whether a node's mirror gives an object. */
-async function answers(
+/** The status with which a node's mirror answers a HEAD; 0 when it does not. */
+async function ask(
   node: ContainerdNode,
-  repository: string,
+  image: RigImage,
   path: string,
   headers: Readonly<Record<string, string>>,
   signal: AbortSignal,
-): Promise<boolean> {
-  const url = `http://${node.namespace.address}:5000/v2/${repository}/${path}?ns=${UPSTREAM}`;
-  return (await fetch(url, { method: "HEAD", headers, signal })).status === 200;
+): Promise<number> {
+  const url = `http://${node.namespace.address}:${REGISTRY_PORT}/v2/${image.repository}/${path}?ns=${encodeURIComponent(image.registry)}`;
+  try {
+    return (await fetch(url, { method: "HEAD", headers, signal })).status;
+  } catch {
+    signal.throwIfAborted();
+    return 0;
+  }
 }

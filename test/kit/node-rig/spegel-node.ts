@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type RunningProcess, startProcess } from "../process/index.ts";
 import type { ContainerdNode } from "./containerd-node.ts";
@@ -11,7 +11,12 @@ export interface SpegelNode extends AsyncDisposable {
   readonly process: RunningProcess;
   /** The value of a counter or gauge, summed over its labels that contain `labels`. */
   metric(name: string, labels?: string): Promise<number>;
-  restart(): Promise<void>;
+  /** Starts it again after it ended or was killed. */
+  start(): Promise<void>;
+  /** Whether containerd asks it, and by which port; true at first. Takes effect with the next request. */
+  setMirror(enabled: boolean, port?: number): Promise<void>;
+  /** The status of `/readyz`; 0 when nothing answers. */
+  ready(): Promise<number>;
 }
 
 export interface SpegelNodeOptions {
@@ -24,7 +29,7 @@ export interface SpegelNodeOptions {
   readonly signal: AbortSignal;
 }
 
-const REGISTRY_PORT = 5000;
+export const REGISTRY_PORT = 5000;
 const ROUTER_PORT = 5001;
 const ID_PORT = 5002;
 const METRICS_PORT = 9090;
@@ -32,11 +37,16 @@ const METRICS_PORT = 9090;
 /** Starts the daemon beside a containerd and makes it that containerd's mirror. The caller must be inside the rig's network. */
 export async function startSpegelNode(node: ContainerdNode, options: SpegelNodeOptions): Promise<SpegelNode> {
   const mirror = join(node.certsDirectory, "_default");
-  await mkdir(mirror, { recursive: true });
-  await writeFile(
-    join(mirror, "hosts.toml"),
-    `[host."http://127.0.0.1:${REGISTRY_PORT}"]\n  capabilities = ["pull", "resolve"]\n`,
-  );
+  async function setMirror(enabled: boolean, port = REGISTRY_PORT): Promise<void> {
+    await rm(mirror, { recursive: true, force: true });
+    if (!enabled) return;
+    await mkdir(mirror, { recursive: true });
+    await writeFile(
+      join(mirror, "hosts.toml"),
+      `[host."http://127.0.0.1:${port}"]\n  capabilities = ["pull", "resolve"]\n`,
+    );
+  }
+  await setMirror(true);
   const { address } = node.namespace;
   const bootstrap =
     options.bootstrap === undefined
@@ -88,10 +98,16 @@ export async function startSpegelNode(node: ContainerdNode, options: SpegelNodeO
         )
         .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
     },
-    async restart() {
-      await running.stop();
+    async start() {
+      await running.exited;
       running = await start();
     },
+    setMirror,
+    ready: () =>
+      fetch(`http://${address}:${REGISTRY_PORT}/readyz`, { signal: options.signal }).then(
+        (response) => response.status,
+        () => 0,
+      ),
     async [Symbol.asyncDispose]() {
       await running.stop();
     },

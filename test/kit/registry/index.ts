@@ -8,4 +8,9 @@
 export { isDebianRegistryInstalled } from "./debian-registry.ts";
 export type { Fault } from "./faults.ts";
 export type { RequestRecord } from "./ledger.ts";
-export { type Registry, type RegistryImplementation, startRegistry } from "./start-registry.ts";
+export {
+  type Registry,
+  type RegistryImplementation,
+  type RegistryOptions,
+  startRegistry,
+} from "./start-registry.ts";

@@ -14,7 +14,7 @@ import { pushImage } from "./push-image.ts";
 
 export type RegistryImplementation = "debian" | "node";
 
-interface RegistryOptions {
+export interface RegistryOptions {
   /** Default: `debian` when it is installed. */
   readonly implementation?: RegistryImplementation;
   /** Address to listen on; default 127.0.0.1. */

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+import {
+  findContainerdBinaries,
+  openRig,
+  type Rig,
+  type RigOptions,
+  spreadGenerations,
+} from "../kit/node-rig/index.ts";
+
+export const MIB = 1024 * 1024;
+
+/**
+ * Opens a rig whose nodes have the generations of containerd in turn.
+ *
+ * A generation that cannot be had is left out and named in one line; with CI=true that is an error.
+ */
+export async function openNodes(
+  count: number,
+  options: Omit<RigOptions, "containerds" | "program">,
+): Promise<Rig> {
+  const { found, missing } = await findContainerdBinaries(options);
+  if (found.length === 0) throw new Error(missing ?? "no containerd");
+  if (missing !== undefined) {
+    if (process.env["CI"] === "true") throw new Error(missing);
+    console.log(`note: ${missing}`);
+  }
+  return openRig({ ...options, containerds: spreadGenerations(found, count), program: ["dist/spegel"] });
+}
+
+/** Looks every 20 ms until `condition` holds; the test's own timeout is the bound. */
+export async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
+}
