@@ -436,7 +436,7 @@ describe("the program", () => {
     assert.match(await textOf(help.stdout), /--certificate-directory STRING[\s\S]*\[env: IP_FAMILIES\]/);
     assert.equal(await end(help), 0);
     const wrong = start(["--port=1"]);
-    assert.match(await textOf(wrong.stderr), /--port: is not a known flag[\s\S]*Usage: bootstrapper/);
+    assert.match(await textOf(wrong.stderr), /--port: is not a known flag[\s\S]*Usage: registry-spegel-bootstrapper/);
     assert.equal(await end(wrong), 2);
   });
 

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ConfigError, type ConfigProblem, loadSettings, type Settings, usage, type Validate } from "#config";
+import {
+  ConfigError,
+  type ConfigProblem,
+  createTypeValidator,
+  loadSettings,
+  type Settings,
+  usage,
+} from "#config";
 import { parseListenAddress } from "#http";
 import { LOG_LEVELS, type LogLevel } from "#log";
 import type { IPFamily } from "#nodelist";
@@ -51,7 +58,7 @@ const SETTINGS: Settings = {
 };
 
 /** The text of `--help`. */
-export const USAGE: string = usage("bootstrapper", SETTINGS);
+export const USAGE: string = usage("registry-spegel-bootstrapper", SETTINGS);
 
 /**
  * Reads flags, environment and file.
@@ -65,7 +72,7 @@ export async function readFlags(input: {
   // KUBECONFIG is what every Kubernetes client reads; a file of nodes on the command line has the last word.
   const environment = { ...input.environment, KUBECONFIG: undefined };
   const raw = await loadSettings<RawFlags>(
-    { properties: SETTINGS, validate: validateTypes },
+    { properties: SETTINGS, validate: createTypeValidator(SETTINGS) },
     { ...input, environment },
   );
   const problems = judge(raw);
@@ -83,30 +90,6 @@ function splitWords(words: readonly string[]): string[] {
   return words.flatMap((word) => word.split(",")).map((word) => word.trim());
 }
 
-type TypeProblem = NonNullable<Validate["errors"]>[number];
-
-/** Types and names only; what values mean is judged afterwards. */
-const validateTypes: Validate = (value) => {
-  const problems = Object.entries(value as Record<string, unknown>).flatMap(([key, given]): TypeProblem[] => {
-    const setting = Object.hasOwn(SETTINGS, key) ? SETTINGS[key] : undefined;
-    if (setting === undefined) {
-      return [{ instancePath: "", keyword: "additionalProperties", params: { additionalProperty: key } }];
-    }
-    const isKnown = setting.enum === undefined || setting.enum.includes(String(given));
-    if (isKnown && isOfType(given, setting.type)) return [];
-    const keyword = isKnown ? "type" : "enum";
-    return [{ instancePath: `/${key}`, keyword, message: `must be ${setting.type}`, params: {} }];
-  });
-  validateTypes.errors = problems;
-  return problems.length === 0;
-};
-
-function isOfType(value: unknown, type: string | undefined): boolean {
-  if (type === "integer") return Number.isInteger(value);
-  if (type === "array") return Array.isArray(value) && value.every((each) => typeof each === "string");
-  return typeof value === type && value !== "";
-}
-
 function judge(flags: RawFlags): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   for (const key of ["listenAddress", "healthAddress", "metricsAddress"] as const) {
@@ -114,7 +97,7 @@ function judge(flags: RawFlags): ConfigProblem[] {
     if (problem !== undefined)
       problems.push({ path: `--${key.replace("Address", "-address")}`, message: problem });
   }
-  if (flags.certificateDirectory === undefined) {
+  if (flags.certificateDirectory === undefined || flags.certificateDirectory === "") {
     problems.push({ path: "--certificate-directory", message: "is required" });
   }
   if (flags.kubeconfig !== undefined && flags.nodesFile !== undefined) {

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ConfigError, type ConfigProblem, loadSettings, type Settings, usage, type Validate } from "#config";
+import {
+  ConfigError,
+  type ConfigProblem,
+  createTypeValidator,
+  loadSettings,
+  type Settings,
+  usage,
+} from "#config";
 import { parseListenAddress } from "#http";
 import { LOG_LEVELS, type LogLevel } from "#log";
 
@@ -136,7 +143,7 @@ const SETTINGS: Settings = {
 };
 
 /** The text of `--help`. */
-export const USAGE: string = usage("extension", SETTINGS);
+export const USAGE: string = usage("gardener-extension-registry-spegel", SETTINGS);
 
 /**
  * Reads flags, environment and file.
@@ -149,7 +156,7 @@ export async function readFlags(input: {
   // KUBECONFIG is what every Kubernetes client reads; it is left to `loadKubeConfig`.
   const environment = { ...input.environment, KUBECONFIG: undefined };
   const raw = await loadSettings<RawFlags>(
-    { properties: SETTINGS, validate: validateTypes },
+    { properties: SETTINGS, validate: createTypeValidator(SETTINGS) },
     { ...input, environment },
   );
   const problems = judge(raw);
@@ -180,36 +187,6 @@ function words(values: readonly string[]): string[] {
     .flatMap((value) => value.split(","))
     .map((word) => word.trim())
     .filter((word) => word !== "");
-}
-
-type TypeProblem = NonNullable<Validate["errors"]>[number];
-
-/** Types and names only; what values mean is judged afterwards. */
-const validateTypes: Validate = (value) => {
-  const problems = Object.entries(value as Record<string, unknown>).flatMap(([key, given]): TypeProblem[] => {
-    const setting = Object.hasOwn(SETTINGS, key) ? SETTINGS[key] : undefined;
-    if (setting === undefined) {
-      return [{ instancePath: "", keyword: "additionalProperties", params: { additionalProperty: key } }];
-    }
-    const isKnown = setting.enum === undefined || setting.enum.includes(String(given));
-    if (isKnown && isOfType(given, setting.type)) return [];
-    return [
-      {
-        instancePath: `/${key}`,
-        keyword: isKnown ? "type" : "enum",
-        message: `must be ${setting.type}`,
-        params: {},
-      },
-    ];
-  });
-  validateTypes.errors = problems;
-  return problems.length === 0;
-};
-
-function isOfType(value: unknown, type: string | undefined): boolean {
-  if (type === "integer") return Number.isInteger(value);
-  if (type === "array") return Array.isArray(value) && value.every((each) => typeof each === "string");
-  return typeof value === type;
 }
 
 const IMAGE = /^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,1023}$/;

@@ -8,7 +8,7 @@ export function usage(program: string, settings: Settings): string {
     const value =
       setting.type === "boolean"
         ? ""
-        : ` ${(setting.enum ?? [setting.type ?? "value"]).join("|").toUpperCase()}`;
+        : ` ${setting.enum?.join("|") ?? (setting.type ?? "value").toUpperCase()}`;
     const isEmpty =
       setting.default === undefined || (Array.isArray(setting.default) && setting.default.length === 0);
     const defaultText = isEmpty ? "" : ` [default: ${defaultOf(setting.default)}]`;
@@ -25,5 +25,5 @@ export function usage(program: string, settings: Settings): string {
 }
 
 function defaultOf(value: unknown): string {
-  return typeof value === "string" ? value : JSON.stringify(value);
+  return Array.isArray(value) ? value.join(",") : typeof value === "string" ? value : JSON.stringify(value);
 }
