@@ -59,7 +59,11 @@ describe("spegel configuration", () => {
         ],
         { MIRRORED_REGISTRIES: "https://docker.io,https://quay.io" },
       );
-      assert.deepEqual(ended, { code: 0, stdout: "", stderr: "" });
+      assert.deepEqual([ended.code, ended.stdout], [0, ""]);
+      assert.match(
+        ended.stderr,
+        /^\{[^\n]*"targets":\["http:\/\/\[fd00::7\]:30020"[^\n]*before 2\.0 ignores[^\n]*\}\n$/,
+      );
       assert.equal(
         await readFile(join(folder, "docker.io/hosts.toml"), "utf8"),
         `server = 'https://registry-1.docker.io'

@@ -115,10 +115,11 @@ test("a user sees only what its rules allow", async () => {
   using _user = server.addUser({
     name: "reader",
     token: "reader",
-    rules: [{ apiGroups: [""], resources: ["secrets"], verbs: ["get"], resourceNames: ["there"] }],
+    rules: [{ apiGroups: [""], resources: ["secrets"], verbs: ["get"], resourceNames: ["readable"] }],
   });
+  await client.create(SECRETS, secret("readable"), cancel);
   await using reader = await connect(server.kubeconfig({ token: "reader" }));
-  await reader.get(SECRETS, { namespace: "default", name: "there" }, cancel);
+  await reader.get(SECRETS, { namespace: "default", name: "readable" }, cancel);
   await failsWith(
     reader.get(SECRETS, { namespace: "default", name: "other" }, cancel),
     "KUBE_FORBIDDEN",
