@@ -7,6 +7,7 @@ export const EXTENSION_TYPE = "registry-spegel";
 export const EXTENSION_NAME = "gardener-extension-registry-spegel";
 export const FINALIZER = "extensions.gardener.cloud/registry-spegel";
 export const OPERATION_ANNOTATION = "gardener.cloud/operation";
+export const TIMESTAMP_ANNOTATION = "gardener.cloud/timestamp";
 /** Its value is the identity of our secrets in a Shoot's namespace. */
 export const CREDENTIALS_IDENTITY = "extension-registry-spegel";
 export const AUTHORITY_NAME = "ca-extension-registry-spegel";

@@ -8,6 +8,7 @@ import { stepsOf } from "./reconcile.ts";
 
 interface Shape {
   readonly requested?: string;
+  readonly at?: string;
   readonly deleting?: boolean;
   readonly last?: readonly [OperationType, OperationState];
   readonly generation?: number;
@@ -21,7 +22,12 @@ function extension(shape: Shape = {}): Extension {
     metadata: {
       name: "registry-spegel",
       generation: shape.generation ?? 1,
-      ...(shape.requested !== undefined && { annotations: { "gardener.cloud/operation": shape.requested } }),
+      ...(shape.requested !== undefined && {
+        annotations: {
+          "gardener.cloud/operation": shape.requested,
+          ...(shape.at !== undefined && { "gardener.cloud/timestamp": shape.at }),
+        },
+      }),
       ...(shape.deleting && { deletionTimestamp: "2026-01-01T00:00:00Z" }),
     },
     spec: { type: shape.type ?? "registry-spegel", ...(shape.class !== undefined && { class: shape.class }) },
@@ -102,6 +108,16 @@ test("a change is run when it asks for it or deletes, never for our own status",
     false,
   );
   assert.equal(runs("deleted", { deleting: true }), false);
+  const restoring: Shape = { requested: "restore", last: ["Restore", "Processing"] };
+  assert.equal(runs("modified", restoring, { requested: "restore" }), false, "we have just taken it up");
+  assert.equal(
+    runs("modified", restoring, { requested: "migrate" }),
+    true,
+    "asked for something else meanwhile",
+  );
+  assert.equal(runs("modified", restoring, restoring), false, "a finalizer, a label");
+  assert.equal(runs("modified", { ...restoring, generation: 2 }, restoring), true);
+  assert.equal(runs("modified", { ...restoring, at: "later" }, restoring), true, "asked for again");
 });
 
 test("without the annotation changes of the spec count", () => {
