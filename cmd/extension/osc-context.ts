@@ -44,13 +44,20 @@ async function readCluster(
 function viewOf(cluster: Cluster): ClusterView {
   const shoot = cluster.spec?.shoot;
   const deletionTimestamp = shoot?.metadata?.deletionTimestamp;
+  const workers = shoot?.spec?.provider?.workers ?? [];
+  const hostsItself = workers.some(
+    (worker) => worker?.controlPlane !== undefined && worker.controlPlane !== null,
+  );
   return {
     spec: {
       seed: cluster.spec?.seed ? {} : null,
       shoot: shoot
         ? {
             metadata: { ...(deletionTimestamp !== undefined && { deletionTimestamp }) },
-            spec: { hibernation: { enabled: shoot.spec?.hibernation?.enabled === true } },
+            spec: {
+              hibernation: { enabled: shoot.spec?.hibernation?.enabled === true },
+              ...(hostsItself && { provider: { workers: [{ controlPlane: {} }] } }),
+            },
           }
         : null,
     },
