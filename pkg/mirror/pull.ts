@@ -62,6 +62,8 @@ export interface PullRecord {
 
 const MAX_IDLE_RESUMES = 3;
 const MAX_RESUMES = 100;
+/** How long another peer is waited for in the middle of a body: giving up there costs more than at the start. */
+const RESUME_RESOLVE_TIMEOUT_MS = 300;
 /** Peers that one request has read through; each may take `verifyTimeoutMs`. */
 const MAX_VERIFIED_PEERS = 3;
 
@@ -325,13 +327,21 @@ async function sendFromPeers(
     return { bytes: 0, complete: true, resumes: 0, peers: [source.peer.id] };
   }
   using _relay = deps.floor.enter();
+  const resolveTimeoutMs = Math.max(options.resolveTimeoutMs, RESUME_RESOLVE_TIMEOUT_MS);
   return await relay(
     response,
     source,
     {
       // The rest is always asked for by digest: a tag may have moved in between.
       resume: (rest, lost) =>
-        fetchTrusted(deps, options, byDigest(asked, digest), rest, signal, lost.peer.id),
+        fetchTrusted(
+          deps,
+          { ...options, resolveTimeoutMs },
+          byDigest(asked, digest),
+          rest,
+          signal,
+          lost.peer.id,
+        ),
       onSourceLost(lost, ended, moved) {
         deps.metrics.sourceLost(ended);
         // A connection that broke after it had moved may be tried again; a silent or slow one wasted time already.
