@@ -101,7 +101,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
     const { onLine } = options;
     const spegel = await startSpegelNode(node, {
       program: options.program,
-      ...(containerds[0] === undefined || index === 0 ? {} : { bootstrap: containerds[0] }),
+      bootstrap: () => containerds.find((each) => each.namespace !== namespace),
       ...(options.flags === undefined ? {} : { flags: options.flags }),
       ...(onLine === undefined ? {} : { onLine: (line: string) => onLine(index, line) }),
       signal,

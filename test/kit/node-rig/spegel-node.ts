@@ -22,8 +22,8 @@ export interface SpegelNode extends AsyncDisposable {
 export interface SpegelNodeOptions {
   /** The program and what stands before `registry`. */
   readonly program: readonly string[];
-  /** The node that is asked for the first peers; the first node has none. */
-  readonly bootstrap?: ContainerdNode;
+  /** The node that is asked for the first peers, at every start; the first node of all has none at first. */
+  bootstrap(): ContainerdNode | undefined;
   readonly flags?: readonly string[];
   readonly onLine?: (line: string) => void;
   readonly signal: AbortSignal;
@@ -48,14 +48,12 @@ export async function startSpegelNode(node: ContainerdNode, options: SpegelNodeO
   }
   await setMirror(true);
   const { address } = node.namespace;
-  const bootstrap =
-    options.bootstrap === undefined
-      ? ["--bootstrap-kind=static"]
-      : [
-          "--bootstrap-kind=http",
-          `--http-bootstrap-url=http://${options.bootstrap.namespace.address}:${ID_PORT}/id`,
-        ];
   const start = (): Promise<RunningProcess> => {
+    const other = options.bootstrap()?.namespace.address;
+    const bootstrap =
+      other === undefined
+        ? ["--bootstrap-kind=static"]
+        : ["--bootstrap-kind=http", `--http-bootstrap-url=http://${other}:${ID_PORT}/id`];
     const [command = "", ...args] = [
       ...inNamespace(node.namespace),
       ...options.program,
