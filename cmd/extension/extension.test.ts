@@ -34,76 +34,15 @@ const MAIN = fileURLToPath(new URL("main.ts", import.meta.url));
 const signal = AbortSignal.timeout(120_000);
 const cancel = { signal };
 
-/** The rights of the extension's service account in the seed; everything else must stay forbidden to it. */
-const named = (
-  verbs: string[],
-  apiGroups: string[],
-  resources: string[],
-  ...resourceNames: string[]
-): PolicyRule => ({
-  apiGroups,
-  resources,
-  verbs,
-  resourceNames,
-});
-const MANAGED_RESOURCES = ["extension-registry-spegel", "extension-registry-spegel-shoot"];
-const RULES: PolicyRule[] = [
-  {
-    apiGroups: ["extensions.gardener.cloud"],
-    resources: ["clusters", "extensions"],
-    verbs: ["get", "list", "watch"],
-  },
-  named(
-    ["patch", "update"],
-    ["extensions.gardener.cloud"],
-    ["extensions", "extensions/status"],
-    "registry-spegel",
-  ),
-  {
-    apiGroups: ["admissionregistration.k8s.io"],
-    resources: ["mutatingwebhookconfigurations"],
-    verbs: ["create", "get", "list", "watch"],
-  },
-  named(
-    ["update", "patch"],
-    ["admissionregistration.k8s.io"],
-    ["mutatingwebhookconfigurations"],
-    "gardener-extension-registry-spegel",
-  ),
-  {
-    apiGroups: ["resources.gardener.cloud"],
-    resources: ["managedresources"],
-    verbs: ["create", "get", "list", "watch"],
-  },
-  named(
-    ["update", "patch", "delete"],
-    ["resources.gardener.cloud"],
-    ["managedresources"],
-    ...MANAGED_RESOURCES,
-  ),
-  {
-    apiGroups: [""],
-    resources: ["secrets"],
-    verbs: ["create", "get", "list", "watch", "update", "patch", "delete"],
-  },
-  { apiGroups: [""], resources: ["namespaces"], verbs: ["get", "list", "watch"] },
-  {
-    apiGroups: ["coordination.k8s.io"],
-    resources: ["leases"],
-    verbs: ["create", "get", "list", "watch"],
-    namespaces: [OWN],
-  },
-  {
-    ...named(
-      ["update", "patch"],
-      ["coordination.k8s.io"],
-      ["leases"],
-      "gardener-extension-registry-spegel-leader-election",
-      "gardener-extension-heartbeat",
-    ),
-    namespaces: [OWN],
-  },
-];
+/** The rights that the chart gives in the seed; everything else must stay forbidden. */
+async function readChartRules(): Promise<PolicyRule[]> {
+  const read = async (file: string): Promise<PolicyRule[]> => {
+    const url = new URL(`../../charts/gardener-extension-registry-spegel/rbac/${file}`, import.meta.url);
+    return valueAt((await readManifests(url))[0], "rules");
+  };
+  const own = (await read("role.yaml")).map((rule) => ({ ...rule, namespaces: [OWN] }));
+  return [...(await read("cluster-role.yaml")), ...own];
+}
 
 const EXTENSIONS: Resource<Extension> = {
   group: "extensions.gardener.cloud",
@@ -121,11 +60,13 @@ const OSCS: Resource<ApiObject> = {
 };
 
 let keys: KeyPair[];
+let rules: PolicyRule[];
 let directory: string;
 let examples: Record<"namespace" | "cluster" | "extension" | "osc", ApiObjectInit>;
 
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "extension-"));
+  rules = await readChartRules();
   keys = await Promise.all([1, 2, 3, 4].map(() => createKeyPair({ bits: 2048 })));
   const read = async (name: string): Promise<ApiObjectInit> =>
     (await readManifests(new URL(`../../example/${name}.yaml`, import.meta.url)))[0] as ApiObjectInit;
@@ -151,7 +92,7 @@ beforeEach(async () => {
   parts = new AsyncDisposableStack();
   unhealthy = undefined;
   triggeredAt = 0;
-  seed = parts.use(await startApiServer({ users: [{ name: "extension", token: TOKEN, rules: RULES }] }));
+  seed = parts.use(await startApiServer({ users: [{ name: "extension", token: TOKEN, rules }] }));
   shoot = parts.use(await startApiServer({ plain: true }));
   manager = parts.use(await startResourceManager(seed, { shoot, unhealthyReason: () => unhealthy }));
   const connection = await parseKubeConfig(seed.kubeconfig(), { directory: "/", source: "gardenlet" });
