@@ -3,22 +3,26 @@ import { hostname } from "node:os";
 import { decodeSpegelConfig } from "#admission";
 import { createTaskGroup, sleep } from "#async";
 import { ConfigError } from "#config";
+import { createWebhookCertificates, keepWebhookRegistered, type WebhookCertificates } from "#credentials";
 import {
   createExtensionMetrics,
   DEFAULT_EXTENSION_OPTIONS,
   EXTENSION_NAME,
+  EXTENSION_TYPE,
   type ExtensionOptions,
   startExtensionController,
 } from "#extension";
-import { createProbeServer, formatHostPort } from "#http";
+import { createProbeServer, formatHostPort, openReviewServer } from "#http";
 import {
   beat,
   createKubeClient,
   type KubeClient,
   type LeaderElectionOptions,
   loadKubeConfig,
+  registerWebhook,
   runAsLeader,
   signInWithPlugin,
+  type WebhookTarget,
 } from "#kube";
 import type { Logger } from "#log";
 import { createMetrics, type Metrics } from "#metrics";
@@ -27,10 +31,8 @@ import type { KeyPair } from "#pki";
 import packageJSON from "../../package.json" with { type: "json" };
 import type { ExtensionFlags } from "./flags.ts";
 import { createOSCContextReader } from "./osc-context.ts";
+import { oscWebhook, WEBHOOK_PATH } from "./osc-webhook.ts";
 import { createShootCertificates } from "./shoot-certificates.ts";
-import { createWebhookCertificates, type WebhookCertificates } from "./webhook-certificates.ts";
-import { registerWebhook, type WebhookTarget } from "./webhook-registration.ts";
-import { openWebhookServer } from "./webhook-server.ts";
 
 export interface ExtensionProgramDeps {
   readonly logger: Logger;
@@ -136,7 +138,12 @@ function namespacesOf(flags: ExtensionFlags, own: string | undefined): Namespace
 
 function targetOf(flags: ExtensionFlags, namespaces: Namespaces): WebhookTarget {
   if (flags.webhookConfigMode === "url") return { mode: "url", url: flags.webhookConfigUrl as string };
-  return { mode: "service", namespace: namespaces.webhook, port: flags.webhookConfigServicePort };
+  return {
+    mode: "service",
+    namespace: namespaces.webhook,
+    name: EXTENSION_NAME,
+    port: flags.webhookConfigServicePort,
+  };
 }
 
 function webhookCertificates(
@@ -148,7 +155,12 @@ function webhookCertificates(
   const { logger, now = Date.now, createKey } = deps;
   return createWebhookCertificates(
     { client, logger, now, ...(createKey && { createKey }) },
-    { namespace: namespaces.webhook, target: targetOf(flags, namespaces) },
+    {
+      namespace: namespaces.webhook,
+      component: EXTENSION_NAME,
+      name: EXTENSION_TYPE,
+      target: targetOf(flags, namespaces),
+    },
   );
 }
 
@@ -172,9 +184,10 @@ async function serveWebhook(
     },
   );
   const server = parts.use(
-    await openWebhookServer(
+    await openReviewServer(
       { webhook, certificates, logger },
       {
+        path: WEBHOOK_PATH,
         address: formatHostPort(flags.webhookConfigServerHost, flags.webhookConfigServerPort),
         reloadIntervalMs: deps.timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS,
         signal: deps.signal,
@@ -249,19 +262,19 @@ async function maintainWebhook(
     () => notAfterMs / 1000,
   );
   const target = targetOf(flags, namespaces);
-  const register = (caBundlePem: string): Promise<void> =>
-    registerWebhook(client, { target, caBundlePem, ownerNamespace: namespaces.webhookOwner }, { signal });
-  while (!signal.aborted) {
-    let waitMs = timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS;
-    try {
-      notAfterMs = (await certificates.maintain(register, { signal })).notAfterMs;
-    } catch (error) {
-      signal.throwIfAborted();
-      logger.error("webhook could not be registered, will try again", { err: error });
-      waitMs = Math.min(waitMs, 5000);
-    }
-    await sleep(waitMs, { signal });
-  }
+  const ownerNamespace = namespaces.webhookOwner;
+  await keepWebhookRegistered(
+    {
+      certificates,
+      logger,
+      register: (caBundlePem) =>
+        registerWebhook(client, oscWebhook({ target, caBundlePem, ownerNamespace }), { signal }),
+      onMaintained: (endsAtMs) => {
+        notAfterMs = endsAtMs;
+      },
+    },
+    { intervalMs: timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS, signal },
+  );
 }
 
 function startController(deps: LeaderDeps, flags: ExtensionFlags): AsyncDisposable {

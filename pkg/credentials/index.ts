@@ -30,3 +30,9 @@ export {
   type StoredSecret,
 } from "./model.ts";
 export { type Decision, decideAuthority, decideLeaf, decidePrune, type IssueReason } from "./policy.ts";
+export {
+  createWebhookCertificates,
+  keepWebhookRegistered,
+  type WebhookCertificates,
+  type WebhookCertificatesOptions,
+} from "./webhook-certificates.ts";

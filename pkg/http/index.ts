@@ -35,6 +35,7 @@ export {
   type RangeRequest,
   resolveRange,
 } from "./range.ts";
+export { openReviewServer, type ReviewServerDeps, type ReviewServerOptions } from "./review-server.ts";
 export {
   type ClientCertificate,
   createHTTPServer,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The Kubernetes API: a small client, informers, a work queue, leader election.
+ * The Kubernetes API: a small client, informers, a work queue, leader election, registration of webhooks.
  *
  * Requests go over node:https. @kubernetes/client-node is used for one thing alone, the sign-in plugins of
  * kubeconfigs, and only by programs that import `signInWithPlugin`: as a whole it would add 21 MB of memory, its
@@ -47,4 +47,11 @@ export {
 } from "./resource.ts";
 export type { TransportOptions } from "./transport.ts";
 export type { WatchEvent } from "./watch-stream.ts";
+export {
+  registerWebhook,
+  type WebhookRegistration,
+  type WebhookTarget,
+  webhookClientConfig,
+  webhookServerNames,
+} from "./webhook-configuration.ts";
 export { createWorkQueue, type WorkOutcome, type WorkQueue, type WorkQueueOptions } from "./work-queue.ts";

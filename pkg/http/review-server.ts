@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createTaskGroup, sleep } from "#async";
-import { createCertificateSource, createHTTPServer, type HTTPServer, MAX_REVIEW_BYTES } from "#http";
 import type { Logger } from "#log";
-import type { OSCWebhook } from "#osc";
-import type { WebhookCertificates } from "./webhook-certificates.ts";
-import { WEBHOOK_PATH } from "./webhook-registration.ts";
+import { type AdmissionReview, MAX_REVIEW_BYTES } from "./admission-review.ts";
+import { createCertificateSource, type ServerCertificate } from "./certificate-source.ts";
+import { createHTTPServer, type HTTPServer } from "./server.ts";
 
-export interface WebhookServerDeps {
-  readonly webhook: OSCWebhook;
-  readonly certificates: WebhookCertificates;
+export interface ReviewServerDeps {
+  readonly webhook: {
+    /** Answers the body of one request; never rejects. */
+    review(body: Uint8Array, options: { readonly signal: AbortSignal }): Promise<AdmissionReview>;
+  };
+  readonly certificates: {
+    /** What to serve now. */
+    load(options: { readonly signal: AbortSignal }): Promise<ServerCertificate>;
+  };
   readonly logger: Logger;
 }
 
-export interface WebhookServerOptions {
+export interface ReviewServerOptions {
   /** `host:port` or `:port`. */
   readonly address: string;
+  /** Of the one route. */
+  readonly path: string;
   /** Between looks for a newer certificate. */
   readonly reloadIntervalMs: number;
   readonly signal: AbortSignal;
@@ -23,10 +30,15 @@ export interface WebhookServerOptions {
 /** Below the ten seconds after which the API server gives up, so that it gets an answer. */
 const REVIEW_TIMEOUT_MS = 8000;
 
-/** Serves the webhook over TLS. It exists only once a certificate is loaded; later ones replace it while it runs. */
-export async function openWebhookServer(
-  deps: WebhookServerDeps,
-  options: WebhookServerOptions,
+/**
+ * Serves an admission webhook over TLS. It exists only once a certificate is loaded; later ones replace it while it
+ * runs.
+ *
+ * @throws what `certificates.load` throws, or the system error of listen
+ */
+export async function openReviewServer(
+  deps: ReviewServerDeps,
+  options: ReviewServerOptions,
 ): Promise<HTTPServer> {
   const { webhook, certificates, logger } = deps;
   await using parts = new AsyncDisposableStack();
@@ -40,7 +52,7 @@ export async function openWebhookServer(
         routes: [
           {
             method: "POST",
-            path: WEBHOOK_PATH,
+            path: options.path,
             async handle({ body, signal }) {
               const limited = AbortSignal.any([signal, AbortSignal.timeout(REVIEW_TIMEOUT_MS)]);
               const review = await webhook.review(body, { signal: limited });

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+import { EXTENSION_NAME, EXTENSION_TYPE } from "#extension";
+import { type WebhookRegistration, type WebhookTarget, webhookClientConfig } from "#kube";
+
+export const WEBHOOK_PATH = "/webhooks/registry-spegel";
+
+/** The registration of the webhook for OperatingSystemConfigs, as Gardener's extension library makes it. */
+export function oscWebhook(settings: {
+  readonly target: WebhookTarget;
+  readonly caBundlePem: string;
+  readonly ownerNamespace: string;
+}): WebhookRegistration {
+  const webhook = {
+    name: `${EXTENSION_TYPE}.${EXTENSION_TYPE}.extensions.gardener.cloud`,
+    admissionReviewVersions: ["v1", "v1beta1"],
+    clientConfig: webhookClientConfig(settings.target, WEBHOOK_PATH, settings.caBundlePem),
+    rules: [
+      {
+        operations: ["CREATE", "UPDATE"],
+        apiGroups: ["extensions.gardener.cloud"],
+        apiVersions: ["v1alpha1"],
+        resources: ["operatingsystemconfigs"],
+        scope: "*",
+      },
+    ],
+    namespaceSelector: {
+      matchExpressions: [
+        { key: `extensions.gardener.cloud/${EXTENSION_TYPE}`, operator: "In", values: ["true"] },
+      ],
+    },
+    objectSelector: {},
+    failurePolicy: "Fail",
+    matchPolicy: "Exact",
+    // Other extensions add registries to the same object; whichever comes last, ours sees the result.
+    reinvocationPolicy: "IfNeeded",
+    sideEffects: "None",
+    timeoutSeconds: 10,
+  };
+  return {
+    kind: "MutatingWebhookConfiguration",
+    name: EXTENSION_NAME,
+    webhooks: [webhook],
+    ownerNamespace: settings.ownerNamespace,
+  };
+}
