@@ -54,6 +54,7 @@ while :; do
   published=$?
   rm -f "$file.raw" "$file.tmp"
   if [ "$interval" -eq 0 ]; then exit $published; fi
-  sleep "$interval"
+  # A daemon that has just been started is not missed for long.
+  if [ $published -eq 0 ]; then sleep "$interval"; else sleep 1; fi
 done
 `;

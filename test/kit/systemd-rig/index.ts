@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * A Shoot node under a real systemd: Debian's systemd as pid 1 in pid, mount, control group, network, ipc and uts
+ * namespaces of its own, Debian's containerd.service, and the units exactly as they stand in a mutated
+ * OperatingSystemConfig. Needs root. Nothing in it reaches the machine's network, files or kernel settings.
+ */
+export { type CommandResult, type SystemdMachine, type UnitState } from "./machine.ts";
+export {
+  FULL_LOADS,
+  type LoadReport,
+  type LoadSizes,
+  type MemoryLoads,
+  prepareMemoryLoads,
+} from "./memory-loads.ts";
+export { openSystemdRig, type SharedImage, type SystemdRig, type SystemdRigOptions } from "./rig.ts";
+export type { UnitMemory } from "./unit-memory.ts";

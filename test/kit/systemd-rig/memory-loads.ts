@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { sleep } from "#async";
+import { SPEGEL_BINARY_PATH, SPEGEL_UNIT_NAME } from "#nodelayout";
+import { type Digest, sha256Digest } from "#oci";
+import { createContainerdDriver } from "../../../pkg/containerd/containerd-driver.ts";
+import { UPSTREAM } from "../node-rig/index.ts";
+import { type RunningProcess, startProcess } from "../process/index.ts";
+import { drainBodies, type Transfer } from "./drain-bodies.ts";
+import type { SystemdRig } from "./rig.ts";
+
+const execute = promisify(execFile);
+
+const PEERS_PROGRAM = fileURLToPath(new URL("./swarm-peers.ts", import.meta.url));
+const REPOSITORY = "lib/app";
+const ORIGIN = { registry: UPSTREAM, repository: REPOSITORY };
+const REGISTRY_PORT = 5000;
+const ROUTER_PORT = 5001;
+const FIRST_PEER_HOST = 101;
+const SAMPLE_INTERVAL_MS = 10;
+const POLL_INTERVAL_MS = 50;
+const WAIT_TIMEOUT_MS = 180_000;
+const WRITERS = 16;
+// The daemon keeps 200,000 records; near its bound a peer that has its share already is refused.
+const MOST_RECORDS = 195_000;
+
+/** Sizes of the loads; the defaults are those that the daemon has to bear. */
+export interface LoadSizes {
+  readonly ownKeys: number;
+  readonly peers: number;
+  readonly recordsPerPeer: number;
+  readonly transfers: number;
+  /** How many different blobs the transfers share. */
+  readonly blobs: number;
+  readonly blobBytes: number;
+}
+
+export const FULL_LOADS: LoadSizes = {
+  ownKeys: 5_000,
+  peers: 20,
+  recordsPerPeer: 5_000,
+  transfers: 64,
+  blobs: 8,
+  blobBytes: 64 * 1024 * 1024,
+};
+
+/** What one load took. Peaks are of samples every 10 ms, except `peakGroup`, which the kernel kept since the start. */
+export interface LoadReport {
+  readonly load: string;
+  readonly durationMs: number;
+  readonly peakAnonymous: number;
+  /** Anonymous and kernel memory together: what cannot be dropped. */
+  readonly peakWithoutPageCache: number;
+  readonly peakGroup: number;
+  readonly oomKills: number;
+  readonly restarts: number;
+}
+
+export interface MemoryLoads extends AsyncDisposable {
+  /** The daemon as it is after its start. */
+  idle(): Promise<LoadReport>;
+  ownKeys(): Promise<LoadReport>;
+  records(): Promise<LoadReport>;
+  serves(): Promise<LoadReport>;
+  relays(): Promise<LoadReport>;
+  /** A daemon that has just started: its own content, peers that announce, and all transfers in both directions. */
+  together(): Promise<LoadReport>;
+  /** As many peers again, until no more records are taken, with all transfers in both directions. */
+  overfull(): Promise<LoadReport>;
+  /** Restarts the daemon with everything in place: milliseconds until it listens, and until all is announced. */
+  start(): Promise<{ readonly listeningMs: number; readonly advertisedMs: number }>;
+}
+
+/**
+ * Prepares content on both nodes and addresses for the peers. The rig must have a daemon that is ready, a
+ * bootstrapper and a neighbour.
+ */
+export async function prepareMemoryLoads(
+  rig: SystemdRig,
+  sizes: LoadSizes,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<MemoryLoads> {
+  const { machine } = rig;
+  const peerAddresses = await addPeerAddresses(rig, sizes.peers * 2);
+  using driver = createContainerdDriver(rig.containerdSocket());
+  const running = new AsyncDisposableStack();
+  const served: Digest[] = [];
+  const relayed: Digest[] = [];
+  for (let index = 0; index < sizes.blobs; index++) {
+    const local = randomBytes(sizes.blobBytes);
+    served.push(await driver.addContent(local, { origin: ORIGIN }));
+    const remote = randomBytes(sizes.blobBytes);
+    relayed.push(await rig.addNeighbourContent(remote, ORIGIN));
+  }
+
+  async function metric(name: string): Promise<number> {
+    const text = await rig.metrics().catch(() => "");
+    return Number(new RegExp(`^${name} ([0-9.e+]+)$`, "m").exec(text)?.[1] ?? Number.NaN);
+  }
+
+  async function until(what: string, reached: () => Promise<boolean>): Promise<void> {
+    const deadline = performance.now() + WAIT_TIMEOUT_MS;
+    while (!(await reached())) {
+      if (performance.now() > deadline) throw new Error(`${what}: not within ${WAIT_TIMEOUT_MS} ms`);
+      await sleep(POLL_INTERVAL_MS, { signal });
+    }
+  }
+
+  /** The highest use of memory while `action` runs. */
+  async function measure(load: string, action: () => Promise<void>): Promise<LoadReport> {
+    let peakAnonymous = 0;
+    let peakWithoutPageCache = 0;
+    let last = await machine.memory(SPEGEL_UNIT_NAME);
+    const stopped = new AbortController();
+    const sampling = (async () => {
+      while (!stopped.signal.aborted) {
+        last = (await machine.memory(SPEGEL_UNIT_NAME)) ?? last;
+        if (last !== undefined) {
+          peakAnonymous = Math.max(peakAnonymous, last.anonymous);
+          peakWithoutPageCache = Math.max(peakWithoutPageCache, last.current - last.file);
+        }
+        await sleep(SAMPLE_INTERVAL_MS, { signal: stopped.signal }).catch(() => {});
+      }
+    })();
+    const started = performance.now();
+    try {
+      await action();
+    } finally {
+      stopped.abort();
+      await sampling;
+    }
+    const { NRestarts } = await machine.unit(SPEGEL_UNIT_NAME);
+    return {
+      load,
+      durationMs: performance.now() - started,
+      peakAnonymous,
+      peakWithoutPageCache,
+      peakGroup: last?.peak ?? 0,
+      oomKills: last?.oomKills ?? 0,
+      restarts: NRestarts,
+    };
+  }
+
+  async function startPeers(addresses: readonly string[]): Promise<RunningProcess> {
+    const before = await metric("spegel_swarm_provider_records");
+    const peers = running.use(
+      await startProcess({
+        name: "peers",
+        command: process.execPath,
+        args: [
+          "--disable-warning=ExperimentalWarning",
+          PEERS_PROGRAM,
+          `/ip4/${rig.address}/tcp/${ROUTER_PORT}/p2p/${await peerIdOf(rig)}`,
+          String(sizes.recordsPerPeer),
+          ...addresses.map((address) => `${address}:${ROUTER_PORT}`),
+        ],
+        ready: { kind: "line", pattern: /^announced$/ },
+        readyTimeoutMs: WAIT_TIMEOUT_MS,
+        signal,
+      }),
+    );
+    const wanted = Math.min(before + addresses.length * sizes.recordsPerPeer, MOST_RECORDS);
+    await until("records", async () => (await metric("spegel_swarm_provider_records")) >= wanted);
+    return peers;
+  }
+
+  const pathOf = (digest: Digest): string => `/v2/${REPOSITORY}/blobs/${digest}?ns=${UPSTREAM}`;
+  const transfersOf = (digests: readonly Digest[], headers: Readonly<Record<string, string>>): Transfer[] =>
+    Array.from({ length: sizes.transfers }, (_, index) => ({
+      host: rig.address,
+      port: REGISTRY_PORT,
+      path: pathOf(digests[index % digests.length] as Digest),
+      headers,
+    }));
+  const serves = transfersOf(served, { "X-Spegel-Mirrored": "true" });
+  const relays = transfersOf(relayed, {});
+
+  async function transfer(transfers: readonly Transfer[]): Promise<void> {
+    const sizesGot = await drainBodies(transfers, { signal });
+    const short = sizesGot.filter((size) => size !== sizes.blobBytes).length;
+    if (short > 0) throw new Error(`${short} of ${transfers.length} transfers had another size`);
+  }
+
+  async function untilFindable(): Promise<void> {
+    for (const digest of relayed) {
+      await until(`${digest} from the neighbour`, async () => (await rig.headStatus(pathOf(digest))) === 200);
+    }
+  }
+
+  let firstPeers: RunningProcess | undefined;
+  return {
+    idle: () => measure("idle, with one neighbour", () => sleep(2_000, { signal })),
+    ownKeys: () =>
+      measure(`${sizes.ownKeys} contents of its own`, async () => {
+        using filling = createContainerdDriver(rig.containerdSocket());
+        const contents = Array.from({ length: sizes.ownKeys }, (_, index) => Buffer.from(`content ${index}`));
+        const write = async (): Promise<void> => {
+          for (let next = contents.pop(); next !== undefined; next = contents.pop()) {
+            await filling.addContent(next, { origin: ORIGIN });
+          }
+        };
+        await Promise.all(Array.from({ length: WRITERS }, write));
+        // containerd 1.x sends no event for content: an image makes the daemon list everything.
+        await filling.setImage(`${UPSTREAM}/${REPOSITORY}:1`, sha256Digest(Buffer.from("content 0")));
+        await until("own keys", async () => (await metric("spegel_swarm_own_keys")) >= sizes.ownKeys);
+      }),
+    records: () =>
+      measure(`${sizes.peers} peers with ${sizes.recordsPerPeer} records each`, async () => {
+        firstPeers = await startPeers(peerAddresses.slice(0, sizes.peers));
+      }),
+    serves: () => measure(`${describeTransfers(sizes)} served`, () => transfer(serves)),
+    relays: () =>
+      measure(`${describeTransfers(sizes)} relayed`, async () => {
+        await untilFindable();
+        await transfer(relays);
+      }),
+    together: () =>
+      measure("all of these at once, after a restart", async () => {
+        await firstPeers?.stop();
+        await machine.demand("systemctl", "restart", SPEGEL_UNIT_NAME);
+        await rig.untilReady();
+        await untilFindable();
+        await Promise.all([
+          startPeers(peerAddresses.slice(0, sizes.peers)),
+          transfer(serves),
+          transfer(relays),
+        ]);
+      }),
+    overfull: () =>
+      measure("the same with twice the peers", async () => {
+        await Promise.all([startPeers(peerAddresses.slice(sizes.peers)), transfer(serves), transfer(relays)]);
+      }),
+    async start() {
+      const kept = await metric("spegel_swarm_own_keys");
+      await machine.demand("systemctl", "stop", SPEGEL_UNIT_NAME);
+      // As after a boot: the executable has to be read from the disk.
+      await execute("dd", [
+        `of=${join(machine.root, SPEGEL_BINARY_PATH)}`,
+        "oflag=nocache",
+        "conv=notrunc,fdatasync",
+        "count=0",
+      ]);
+      const started = performance.now();
+      await machine.demand("systemctl", "start", SPEGEL_UNIT_NAME);
+      while ((await rig.status("/livez")) !== 200) await sleep(1, { signal });
+      const listeningMs = performance.now() - started;
+      await until("own keys", async () => (await metric("spegel_swarm_own_keys")) >= kept);
+      await rig.untilReady();
+      return { listeningMs, advertisedMs: performance.now() - started };
+    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+function describeTransfers({ transfers, blobBytes }: LoadSizes): string {
+  return `${transfers} x ${blobBytes / 1024 / 1024} MiB`;
+}
+
+/**
+ * Addresses at the upstream for peers that reach the machine but not each other: each of them tells the machine
+ * about its keys, and spends no time on telling the others.
+ */
+async function addPeerAddresses(rig: SystemdRig, count: number): Promise<readonly string[]> {
+  const prefix = rig.address.slice(0, rig.address.lastIndexOf(".") + 1);
+  const addresses = Array.from({ length: count }, (_, index) => `${prefix}${FIRST_PEER_HOST + index}`);
+  for (const address of addresses) await execute("ip", ["addr", "add", `${address}/24`, "dev", "eth0"]);
+  const range = `${addresses[0]}-${addresses.at(-1)}`;
+  await execute("nft", [
+    `table inet apart { chain output { type filter hook output priority 0; oif lo ip daddr ${range} tcp dport ${ROUTER_PORT} reject with tcp reset; }; }`,
+  ]);
+  return addresses;
+}
+
+/** The identity of the running daemon, as it logs it when it serves. */
+async function peerIdOf(rig: SystemdRig): Promise<string> {
+  const text = await rig.machine.demand(
+    "journalctl",
+    "--output=cat",
+    "--no-pager",
+    `--unit=${SPEGEL_UNIT_NAME}`,
+  );
+  const ids = [...text.matchAll(/"peer":"([1-9A-HJ-NP-Za-km-z]+)","msg":"Serving\."/g)];
+  const last = ids.at(-1)?.[1];
+  if (last === undefined) throw new Error("the daemon has not told its identity");
+  return last;
+}
