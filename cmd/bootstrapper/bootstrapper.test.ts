@@ -74,6 +74,7 @@ async function open(
     certificateDirectory: join(directory, "certificates"),
     ipFamilies: ["IPv4"],
     limit: 10,
+    shutdownDelaySeconds: 0,
     logLevel: "INFO",
     ...(change.kubeconfig === undefined ? { nodesFile: join(directory, "nodes.json") } : {}),
     ...change,
@@ -350,6 +351,7 @@ describe("readFlags", () => {
         certificateDirectory: "/certs",
         ipFamilies: ["IPv4"],
         limit: 10,
+        shutdownDelaySeconds: 5,
         logLevel: "INFO",
       },
     );
@@ -377,6 +379,7 @@ describe("readFlags", () => {
       [/--certificate-directory: is required/, []],
       [/--listen-address: "8443" is not an address/, ["--listen-address=8443"]],
       [/--limit: must be between 1 and 1000/, ["--limit=0"]],
+      [/--shutdown-delay-seconds: must be between 0 and 300/, ["--shutdown-delay-seconds=-1"]],
       [/--limit: "many" is not a whole number/, ["--limit=many"]],
       [/--ip-families: must be IPv4, IPv6 or both/, ["--ip-families=IPv4,IPv4"]],
       [/--ip-families: must be IPv4, IPv6 or both/, ["--ip-families=ipv4"]],
@@ -409,7 +412,8 @@ describe("the program", () => {
   }
 
   it("serves until SIGTERM and then ends with 0, also with a connection open", async () => {
-    const child = start(["--listen-address=127.0.0.1:0", "--health-address=127.0.0.1:0"], {
+    const addresses = ["--listen-address=127.0.0.1:0", "--health-address=127.0.0.1:0"];
+    const child = start([...addresses, "--shutdown-delay-seconds=0"], {
       METRICS_ADDRESS: "127.0.0.1:0",
       CERTIFICATE_DIRECTORY: join(directory, "certificates"),
       NODES_FILE: join(directory, "nodes.json"),
@@ -431,12 +435,54 @@ describe("the program", () => {
     }
   });
 
+  it("still answers for a while after SIGTERM, not ready, on connections that it closes", async () => {
+    const addresses = ["--listen-address=127.0.0.1:0", "--health-address=127.0.0.1:0"];
+    const child = start([...addresses, "--shutdown-delay-seconds=300"], {
+      METRICS_ADDRESS: "127.0.0.1:0",
+      CERTIFICATE_DIRECTORY: join(directory, "certificates"),
+      NODES_FILE: join(directory, "nodes.json"),
+    });
+    const agent = new Agent({ keepAlive: true });
+    try {
+      const lines = createInterface({ input: child.stderr as NodeJS.ReadableStream })[Symbol.asyncIterator]();
+      const next = async (message: string): Promise<{ address: string; health: string }> => {
+        for (;;) {
+          const fields = JSON.parse(String((await lines.next()).value)) as {
+            msg: string;
+            address: string;
+            health: string;
+          };
+          if (fields.msg === message) return fields;
+        }
+      };
+      const { address, health } = await next("serving");
+      assert.equal((await ask(address, client, { agent })).status, 200);
+      child.kill("SIGTERM");
+      await next("stopping");
+      assert.deepEqual(await askPlain(health, "/readyz"), {
+        status: 503,
+        body: "the program is stopping\n",
+        allow: undefined,
+      });
+      assert.equal((await ask(address, client, { agent })).status, 200);
+      assert.deepEqual(Object.keys(agent.freeSockets), [], "the connection is not kept");
+      assert.equal((await ask(address, client, { agent })).status, 200, "a new one is welcome");
+      assert.equal(await end(child, "SIGTERM"), 1, "a second signal waits for nothing");
+    } finally {
+      agent.destroy();
+      child.kill("SIGKILL");
+    }
+  });
+
   it("explains itself with --help, and refuses wrong flags with 2", async () => {
     const help = start(["--help"]);
     assert.match(await textOf(help.stdout), /--certificate-directory STRING[\s\S]*\[env: IP_FAMILIES\]/);
     assert.equal(await end(help), 0);
     const wrong = start(["--port=1"]);
-    assert.match(await textOf(wrong.stderr), /--port: is not a known flag[\s\S]*Usage: registry-spegel-bootstrapper/);
+    assert.match(
+      await textOf(wrong.stderr),
+      /--port: is not a known flag[\s\S]*Usage: registry-spegel-bootstrapper/,
+    );
     assert.equal(await end(wrong), 2);
   });
 

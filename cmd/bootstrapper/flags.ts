@@ -22,11 +22,13 @@ export interface BootstrapperFlags {
   readonly kubeconfig?: string;
   readonly ipFamilies: readonly IPFamily[];
   readonly limit: number;
+  readonly shutdownDelaySeconds: number;
   readonly logLevel: LogLevel;
 }
 
 const FAMILIES: readonly IPFamily[] = ["IPv4", "IPv6"];
 const MAX_LIMIT = 1000;
+const MAX_SHUTDOWN_DELAY_SECONDS = 300;
 
 const SETTINGS: Settings = {
   listenAddress: { type: "string", default: ":8443", description: "Address of GET /bootstrap-nodes (mTLS)." },
@@ -49,6 +51,11 @@ const SETTINGS: Settings = {
     description: "IP families of the nodes, the preferred one first: IPv4, IPv6 or both.",
   },
   limit: { type: "integer", default: 10, description: "Nodes in an answer, at most." },
+  shutdownDelaySeconds: {
+    type: "integer",
+    default: 5,
+    description: "Seconds for which a stopping program still answers, not ready.",
+  },
   logLevel: {
     type: "string",
     enum: LOG_LEVELS,
@@ -110,6 +117,10 @@ function judge(flags: RawFlags): ConfigProblem[] {
   }
   if (flags.limit < 1 || flags.limit > MAX_LIMIT) {
     problems.push({ path: "--limit", message: `must be between 1 and ${MAX_LIMIT}` });
+  }
+  if (flags.shutdownDelaySeconds < 0 || flags.shutdownDelaySeconds > MAX_SHUTDOWN_DELAY_SECONDS) {
+    const message = `must be between 0 and ${MAX_SHUTDOWN_DELAY_SECONDS}`;
+    problems.push({ path: "--shutdown-delay-seconds", message });
   }
   return problems;
 }

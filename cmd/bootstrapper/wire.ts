@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { sleep } from "#async";
 import { createHTTPServer, createProbeServer, openCertificateDirectory } from "#http";
 import { createKubeClient, loadKubeConfig } from "#kube";
 import type { Logger } from "#log";
@@ -26,12 +27,17 @@ export interface Bootstrapper extends AsyncDisposable {
   readonly metricsAddress: string;
 }
 
-/** Starts certificates, nodes and servers in this order; disposing ends them in the reverse one. */
+/**
+ * Starts certificates, nodes and servers in this order. Disposing ends them in the reverse one, after a while in which
+ * it is not ready but still answers.
+ */
 export async function openBootstrapper(
   deps: BootstrapperDeps,
   flags: BootstrapperFlags,
 ): Promise<Bootstrapper> {
   const { logger, signal } = deps;
+  const stop = new AbortController();
+  const stopping = AbortSignal.any([signal, stop.signal]);
   await using parts = new AsyncDisposableStack();
   const certificates = parts.use(
     await openCertificateDirectory(
@@ -50,6 +56,7 @@ export async function openBootstrapper(
       { logger, certificates, onHandshakeFailure: () => handshakeFailures.add() },
       {
         address: flags.listenAddress,
+        draining: stopping,
         routes: [
           createNodeListRoute(
             { source, metrics: createNodeListMetrics(metrics, source) },
@@ -59,8 +66,10 @@ export async function openBootstrapper(
       },
     ),
   );
-  const notReady = (): string | undefined =>
-    source.nodes() === undefined ? "the nodes are not known yet" : undefined;
+  const notReady = (): string | undefined => {
+    if (stopping.aborted) return "the program is stopping";
+    return source.nodes() === undefined ? "the nodes are not known yet" : undefined;
+  };
   const health = parts.use(await createProbeServer({ notReady }, { address: flags.healthAddress }));
   const metricsServer = parts.use(await createProbeServer({ metrics }, { address: flags.metricsAddress }));
   const running = parts.move();
@@ -68,7 +77,12 @@ export async function openBootstrapper(
     address: server.address,
     healthAddress: health.address,
     metricsAddress: metricsServer.address,
-    [Symbol.asyncDispose]: () => running.disposeAsync(),
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      // Connections come until the gateway knows that this replica is not ready.
+      await sleep(flags.shutdownDelaySeconds * 1000, { signal: new AbortController().signal });
+      await running.disposeAsync();
+    },
   };
 }
 

@@ -60,6 +60,8 @@ export interface HTTPServerOptions {
   readonly keepAliveTimeoutMs?: number;
   /** How long requests under way may take after the server was told to stop; default 10 s. */
   readonly drainTimeoutMs?: number;
+  /** Once it aborts, every answer closes its connection: clients go elsewhere before the server does. */
+  readonly draining?: AbortSignal;
 }
 
 export interface HTTPServer extends AsyncDisposable {
@@ -96,6 +98,11 @@ export async function createHTTPServer(
     exposeHeadRoutes: false,
     bodyLimit: options.maxBodyBytes ?? DEFAULT_MAX_BODY_BYTES,
     forceCloseConnections: "idle",
+    // A request that is already here is answered; one that comes too late gets no connection.
+    return503OnClosing: false,
+  });
+  app.addHook("onSend", async (_request, reply) => {
+    if (options.draining?.aborted) reply.header("connection", "close");
   });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));

@@ -30,6 +30,7 @@ export async function startBootstrapper(
         "--disable-warning=ExperimentalWarning",
         fileURLToPath(new URL("../../cmd/bootstrapper/main.ts", import.meta.url)),
         ...pod.args,
+        "--shutdown-delay-seconds=0",
       ],
       env: pod.env,
       ready: { kind: "http", url: pod.readinessURL },
