@@ -13,6 +13,7 @@ import type { AddressPolicy, RouterAddress } from "./address-policy.ts";
 import { type Contact, contactOf } from "./contact.ts";
 import { SwarmError } from "./errors.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./ip-address.ts";
+import { joinWrites, sparseWindowUpdates } from "./lean-connection.ts";
 
 /** Spegel's DHT: the prefix `/spegel` and the protocol of libp2p's Kademlia. */
 const KAD_PROTOCOL = "/spegel/kad/1.0.0";
@@ -47,6 +48,8 @@ export interface HostEvents {
 
 /** The part of kad-dht's routing table that is used here; its type declaration shows the size alone. */
 interface RoutingTable extends EventTarget {
+  /** Pings the node first; one that does not answer, or whose bucket is full, stays outside. */
+  add(peer: PeerId, options: { readonly signal: AbortSignal }): Promise<void>;
   remove(peer: PeerId): Promise<void>;
 }
 
@@ -70,6 +73,9 @@ const MAX_NEW_CONNECTIONS_PER_SECOND = 100;
 const MAX_PENDING_CONNECTIONS = 200;
 const MAX_STREAMS_PER_CONNECTION = 64;
 const DIAL_TIMEOUT_MS = 5_000;
+/** kad-dht offers a connected node to the table once; on a busy machine its ping may come too late. Then it is offered again. */
+const OFFER_INTERVAL_MS = 1_000;
+const MAX_OFFERS = 8;
 
 /** @throws SwarmError SWARM_LISTEN_FAILED when the address cannot be listened on. */
 export async function openHost(options: HostOptions): Promise<Host> {
@@ -88,12 +94,14 @@ export async function openHost(options: HostOptions): Promise<Host> {
     transports: [tcp({ maxConnections: MAX_CONNECTIONS * 2 })],
     // Noise alone is understood by Go peers, at one more round trip per connection than TLS; TLS would cost
     // another 9 MB of memory for its X.509 code.
-    connectionEncrypters: [noise()],
+    connectionEncrypters: [joinWrites(noise())],
     streamMuxers: [
-      yamux({
-        maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
-        maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
-      }),
+      sparseWindowUpdates(
+        yamux({
+          maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
+          maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
+        }),
+      ),
     ],
     connectionManager: {
       maxConnections: options.maxConnections ?? MAX_CONNECTIONS,
@@ -155,6 +163,33 @@ export async function openHost(options: HostOptions): Promise<Host> {
   node.addEventListener("peer:connect", (event) => events.connected(event.detail));
   node.addEventListener("peer:disconnect", (event) => events.disconnected(event.detail));
 
+  /** How often each connected node that is not in the table was offered to it. */
+  const offers = new Map<string, number>();
+  const offering = setInterval(() => {
+    const outside = new Map<string, PeerId>();
+    for (const { remotePeer } of node.getConnections()) {
+      const id = remotePeer.toString();
+      if (!table.has(contactOf(remotePeer).id)) outside.set(id, remotePeer);
+    }
+    for (const id of offers.keys()) if (!outside.has(id)) offers.delete(id);
+    for (const [id, peerId] of outside) {
+      const count = offers.get(id) ?? 0;
+      offers.set(id, count + 1);
+      if (count > 0 && count <= MAX_OFFERS) void offer(peerId); // the first time it may just be on its way
+    }
+  }, OFFER_INTERVAL_MS);
+  offering.unref();
+
+  async function offer(peerId: PeerId): Promise<void> {
+    try {
+      const { protocols } = await node.peerStore.get(peerId);
+      if (!protocols.includes(KAD_PROTOCOL)) return;
+      await routingTable.add(peerId, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) });
+    } catch {
+      // gone, or the node has stopped; it is offered again if it is still connected
+    }
+  }
+
   async function describe(of: Libp2p, contact: Contact): Promise<Contact> {
     try {
       const peer = await of.peerStore.get(contact.peerId);
@@ -211,6 +246,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
       if (node.getConnections(contact.peerId).length === 0) await node.peerStore.delete(contact.peerId);
     },
     async [Symbol.asyncDispose]() {
+      clearInterval(offering);
       await node.stop();
     },
   };

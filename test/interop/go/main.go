@@ -31,12 +31,16 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	"github.com/libp2p/go-libp2p-kad-dht/provider"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -61,25 +65,42 @@ type answer struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// member is one node: a libp2p host and the DHT on it.
+// member is one node: a libp2p host, the DHT on it, and what keeps its keys provided.
 type member struct {
-	host host.Host
-	dht  *dht.IpfsDHT
+	host     host.Host
+	dht      *dht.IpfsDHT
+	provider *provider.SweepingProvider
+}
+
+type memberOptions struct {
+	listen   string
+	identity string
+	validity time.Duration
+	// wrap puts something before the provider store.
+	wrap func(self peer.ID, store records.ProviderStore) records.ProviderStore
 }
 
 func main() {
 	listen := flag.String("listen", "/ip4/127.0.0.1/tcp/0", "multiaddr to listen on")
 	identity := flag.String("identity", "", "PKCS#8 PEM file of the Ed25519 key; a new key when empty")
 	validity := flag.Duration("validity", 19*time.Minute, "life of a provider record")
+	group := flag.String("group", "", "multiaddrs of a whole group of members under measurement, separated by commas")
+	blind := flag.Bool("blind", false, "the first member of the group keeps no records of others")
 	flag.Parse()
-	if err := run(*listen, *identity, *validity); err != nil {
+	err := error(nil)
+	if *group != "" {
+		err = runBench(strings.Split(*group, ","), *blind)
+	} else {
+		err = run(memberOptions{listen: *listen, identity: *identity, validity: *validity})
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(listen, identity string, validity time.Duration) error {
-	m, err := newMember(listen, identity, validity)
+func run(options memberOptions) error {
+	m, err := newMember(options)
 	if err != nil {
 		return err
 	}
@@ -104,18 +125,22 @@ func run(listen, identity string, validity time.Duration) error {
 			return err
 		}
 	}
-	return errors.Join(input.Err(), m.dht.Close(), m.host.Close())
+	return errors.Join(input.Err(), m.close())
 }
 
-func newMember(listen, identity string, validity time.Duration) (*member, error) {
+func (m *member) close() error {
+	return errors.Join(m.provider.Close(), m.dht.Close(), m.host.Close())
+}
+
+func newMember(o memberOptions) (*member, error) {
 	options := []libp2p.Option{
-		libp2p.ListenAddrStrings(listen),
+		libp2p.ListenAddrStrings(o.listen),
 		libp2p.NoTransports,
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.DisableIdentifyAddressDiscovery(),
 	}
-	if identity != "" {
-		key, err := readKey(identity)
+	if o.identity != "" {
+		key, err := readKey(o.identity)
 		if err != nil {
 			return nil, err
 		}
@@ -125,14 +150,32 @@ func newMember(listen, identity string, validity time.Duration) (*member, error)
 	if err != nil {
 		return nil, err
 	}
-	d, err := dht.New(context.Background(), h,
-		dht.Mode(dht.ModeServer),
-		dht.ProtocolPrefix("/spegel"),
-		dht.ProviderManagerOpts(records.ProvideValidity(validity), records.CleanupInterval(validity/2)))
+	store, err := records.NewProviderManager(context.Background(), h.ID(), h.Peerstore(), dssync.MutexWrap(datastore.NewMapDatastore()),
+		records.ProvideValidity(o.validity), records.CleanupInterval(o.validity/2))
 	if err != nil {
 		return nil, err
 	}
-	return &member{host: h, dht: d}, nil
+	var wrapped records.ProviderStore = store
+	if o.wrap != nil {
+		wrapped = o.wrap(h.ID(), store)
+	}
+	d, err := dht.New(context.Background(), h,
+		dht.Mode(dht.ModeServer), dht.ProtocolPrefix("/spegel"), dht.ProviderStore(wrapped))
+	if err != nil {
+		return nil, err
+	}
+	p, err := provider.New(
+		provider.WithHost(h), provider.WithRouter(d), provider.WithMessageSender(d.MessageSender()),
+		provider.WithSelfAddrs(func() []ma.Multiaddr { return h.Addrs() }),
+		provider.WithReprovideInterval(15*time.Minute), provider.WithMaxReprovideDelay(2*time.Minute),
+		provider.WithOfflineDelay(0), provider.WithConnectivityCheckOnlineInterval(30*time.Second),
+		provider.WithAddLocalRecord(func(key mh.Multihash) error {
+			return wrapped.AddProvider(context.Background(), key, peer.AddrInfo{ID: h.ID()})
+		}))
+	if err != nil {
+		return nil, err
+	}
+	return &member{host: h, dht: d, provider: p}, nil
 }
 
 // readKey loads a key file in the way Spegel does.
@@ -177,8 +220,8 @@ func (m *member) answer(r request) (any, error) {
 			return nil, err
 		}
 		found := []peer.AddrInfo{}
-		for provider := range m.dht.FindProvidersAsync(ctx, key, r.Count) {
-			found = append(found, provider)
+		for holder := range m.dht.FindProvidersAsync(ctx, key, r.Count) {
+			found = append(found, holder)
 		}
 		return found, ctx.Err()
 	case "records":

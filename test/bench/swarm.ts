@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Our swarm beside js-libp2p's kad-dht as is and go-libp2p's kad-dht with Spegel's settings: 10 and 50 nodes each, all
+ * alive at once and measured in turns, so that the machine's speed is the same for all. Nodes share processes in the
+ * same way for all candidates; the two that are measured have one for themselves.
+ *
+ *   node test/bench/swarm.ts [--nodes=10,50] [--keys=5000] [--only=ours,stock,go] [--skip-memory]
+ *
+ * Without a Go tool chain the column of Go is left out.
+ */
+import { randomUUID } from "node:crypto";
+import { parseArgs } from "node:util";
+import { buildGoPeer, skipReason } from "../interop/go-peer.ts";
+import { type Group, startGroup } from "./swarm-group.ts";
+import { measureReceivedRecords } from "./swarm-memory.ts";
+
+const { values } = parseArgs({
+  options: {
+    nodes: { type: "string", default: "10,50" },
+    keys: { type: "string", default: "5000" },
+    only: { type: "string", default: "ours,stock,go" },
+    "skip-memory": { type: "boolean", default: false },
+  },
+});
+const keyCount = Number(values.keys);
+/** Keys that are looked up, and how often the whole list is. */
+const FOUND_KEYS = 160;
+const ROUNDS = 3;
+const MISSES = 100;
+const NEW_KEYS = 60;
+/** The stock implementation needs minutes for 5,000 keys; it gets so many, and the time is scaled. */
+const STOCK_KEYS = 200;
+const REPLICATION = 20;
+const SETTLE_LIMIT_MS = 60_000;
+
+interface Candidate {
+  readonly name: string;
+  readonly command: (ips: readonly string[], isBlind: boolean) => readonly string[];
+}
+
+const worker = ["--disable-warning=ExperimentalWarning", "test/bench/swarm-worker.ts"];
+const nodeCommand =
+  (kind: string): Candidate["command"] =>
+  (ips, isBlind) => [process.execPath, ...worker, kind, ...(isBlind ? ["--blind"] : []), ...ips];
+
+async function listCandidates(): Promise<Candidate[]> {
+  const candidates: Candidate[] = [
+    { name: "ours", command: nodeCommand("ours") },
+    { name: "stock", command: nodeCommand("stock") },
+  ];
+  const reason = skipReason();
+  if (reason !== false) {
+    console.log(`go is left out: ${reason}`);
+  } else {
+    const executable = await buildGoPeer();
+    candidates.push({
+      name: "go",
+      command: (ips, isBlind) => [
+        executable,
+        `-group=${ips.map((ip) => `/ip4/${ip}/tcp/0`).join(",")}`,
+        ...(isBlind ? ["-blind"] : []),
+      ],
+    });
+  }
+  return candidates.filter(({ name }) => values.only.split(",").includes(name));
+}
+
+/** Nodes of one candidate that know each other. */
+interface Fleet {
+  readonly name: string;
+  /** Its first node keeps no records of others and asks, its second one provides; alone in its process. */
+  readonly measured: Group;
+  readonly others: readonly Group[];
+  readonly size: number;
+}
+
+async function startFleet(
+  candidate: Candidate,
+  place: number,
+  size: number,
+  stack: AsyncDisposableStack,
+): Promise<Fleet> {
+  const perGroup = size <= 10 ? 2 : 8;
+  const ips = (group: number, count: number): string[] =>
+    Array.from({ length: count }, (_, i) => `127.${100 + place}.${group}.${i + 1}`);
+  const open = async (group: number, count: number): Promise<Group> =>
+    stack.use(await startGroup(candidate.command(ips(group, count), group === 0)));
+  const measured = await open(0, 2);
+  const others: Group[] = [];
+  for (let left = size - 2; left > 0; left -= perGroup) {
+    others.push(await open(others.length + 1, Math.min(perGroup, left)));
+  }
+  const [entry] = others[0]?.addresses ?? [];
+  if (entry === undefined) throw new Error("a fleet has more than two nodes");
+  // The entry itself is not asked to join; its whole group is dialled by the others.
+  const groups = [measured, ...others];
+  for (const group of groups) await group.request({ op: "join", addrs: [entry] });
+  for (const group of groups) await group.request({ op: "refresh" });
+  return { name: candidate.name, measured, others, size };
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function peersOf(fleet: Fleet): Promise<number[]> {
+  const counts = await Promise.all(
+    [fleet.measured, ...fleet.others].map((group) => group.request<number[]>({ op: "peers" })),
+  );
+  return counts.flat();
+}
+
+async function untilSettled(fleet: Fleet): Promise<void> {
+  const limitMs = performance.now() + SETTLE_LIMIT_MS;
+  const enough = Math.min(fleet.size - 1, REPLICATION + 10);
+  let counts = await peersOf(fleet);
+  while (counts.some((count) => count < enough) && performance.now() < limitMs) {
+    await pause(250);
+    counts = await peersOf(fleet);
+  }
+  console.log(
+    `${fleet.name}: ${counts.length} nodes, ${Math.min(...counts)} to ${Math.max(...counts)} in their routing tables`,
+  );
+}
+
+async function recordsOf(fleet: Fleet): Promise<number> {
+  const counts = await Promise.all(
+    [fleet.measured, ...fleet.others].map((group) => group.request<number>({ op: "records" })),
+  );
+  return counts.reduce((total, count) => total + count, 0);
+}
+
+const newKeys = (count: number): string[] => Array.from({ length: count }, () => `sha256:${randomUUID()}`);
+
+interface Provided {
+  readonly ms: number;
+  /** Part of the records that arrived. */
+  readonly share: number;
+}
+
+/** Until 99 % of the records are where they belong, or nothing has arrived for a while. */
+async function measureProvide(
+  fleet: Fleet,
+  from: { readonly group: Group; readonly node: number },
+  keys: readonly string[],
+): Promise<Provided> {
+  const before = await recordsOf(fleet);
+  // The asker keeps none; among more than 20 nodes it is among the nearest of some keys.
+  const perKey =
+    fleet.size - 1 <= REPLICATION ? fleet.size - 2 : (REPLICATION * (fleet.size - 2)) / (fleet.size - 1);
+  const expected = keys.length * perKey;
+  const startedAtMs = await from.group.request<number>({ op: "provide", node: from.node, keys });
+  let last = { arrived: 0, atMs: Date.now() };
+  for (;;) {
+    const arrived = (await recordsOf(fleet)) - before;
+    const atMs = Date.now();
+    if (arrived > last.arrived) last = { arrived, atMs };
+    if (arrived >= expected * 0.99) return { ms: atMs - startedAtMs, share: arrived / expected };
+    if (atMs - last.atMs > SETTLE_LIMIT_MS / 3) {
+      return { ms: last.atMs - startedAtMs, share: last.arrived / expected };
+    }
+    await pause(20);
+  }
+}
+
+interface Measured {
+  readonly first: number[];
+  notFound: number;
+  readonly miss: number[];
+  readonly findable: number[];
+  provideMs: number;
+  provideShare: number;
+}
+
+async function measureSize(candidates: readonly Candidate[], size: number): Promise<Map<string, Measured>> {
+  await using stack = new AsyncDisposableStack();
+  const fleets: Fleet[] = [];
+  for (const [place, candidate] of candidates.entries()) {
+    fleets.push(await startFleet(candidate, place, size, stack));
+  }
+  const results = new Map<string, Measured>();
+  const keysOf = new Map<string, string[]>();
+  for (const fleet of fleets) {
+    await untilSettled(fleet);
+    results.set(fleet.name, {
+      first: [],
+      notFound: 0,
+      miss: [],
+      findable: [],
+      provideMs: 0,
+      provideShare: 0,
+    });
+    // Each process has provided before it is measured: Go's provider begins when it has seen the network.
+    for (const group of [fleet.measured, ...fleet.others]) {
+      const [key] = newKeys(1) as [string];
+      await group.request({ op: "provide", node: group === fleet.measured ? 1 : 0, keys: [key] });
+      await fleet.measured.request({ op: "await", node: 0, keys: [key] });
+    }
+    const keys: string[] = [];
+    for (const group of fleet.others) {
+      const part = newKeys(Math.ceil(FOUND_KEYS / fleet.others.length));
+      await measureProvide(fleet, { group, node: 0 }, part);
+      keys.push(...part);
+    }
+    keysOf.set(fleet.name, keys);
+  }
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const fleet of fleets) {
+      const result = results.get(fleet.name) as Measured;
+      const keys = [...(keysOf.get(fleet.name) as string[])].sort(() => Math.random() - 0.5);
+      const hits = await fleet.measured.request<(number | null)[]>({ op: "find", node: 0, keys });
+      for (const hit of hits) hit === null ? result.notFound++ : result.first.push(hit);
+      result.miss.push(
+        ...(await fleet.measured.request<number[]>({ op: "miss", node: 0, keys: newKeys(MISSES) })),
+      );
+    }
+  }
+  for (let i = 0; i < NEW_KEYS; i++) {
+    for (const fleet of fleets) {
+      const result = results.get(fleet.name) as Measured;
+      const [key] = newKeys(1) as [string];
+      const holder = fleet.others[i % fleet.others.length] as Group;
+      const found = fleet.measured.request<number>({ op: "await", node: 0, keys: [key] });
+      const startedAtMs = await holder.request<number>({ op: "provide", node: 0, keys: [key] });
+      result.findable.push((await found) - startedAtMs);
+    }
+  }
+  for (const fleet of fleets) {
+    const result = results.get(fleet.name) as Measured;
+    const count = fleet.name === "stock" ? Math.min(STOCK_KEYS, keyCount) : keyCount;
+    const provided = await measureProvide(fleet, { group: fleet.measured, node: 1 }, newKeys(count));
+    result.provideMs = (provided.ms * keyCount) / count;
+    result.provideShare = provided.share;
+  }
+  return results;
+}
+
+function percentile(samples: readonly number[], part: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
+}
+
+const format = (value: number): string =>
+  value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+
+const ROWS: readonly { readonly title: string; readonly of: (measured: Measured) => number }[] = [
+  { title: `provide ${keyCount} keys, ms`, of: ({ provideMs }) => provideMs },
+  { title: "find, first hit p50, ms", of: ({ first }) => percentile(first, 0.5) },
+  { title: "find, first hit p99, ms", of: ({ first }) => percentile(first, 0.99) },
+  { title: "miss p50, ms", of: ({ miss }) => percentile(miss, 0.5) },
+  { title: "miss p99, ms", of: ({ miss }) => percentile(miss, 0.99) },
+  { title: "findable after provide p50, ms", of: ({ findable }) => percentile(findable, 0.5) },
+  { title: "findable after provide p99, ms", of: ({ findable }) => percentile(findable, 0.99) },
+  {
+    title: "look-ups that found nothing, %",
+    of: ({ first, notFound }) => (100 * notFound) / (first.length + notFound),
+  },
+  { title: "records that arrived, %", of: ({ provideShare }) => 100 * provideShare },
+];
+
+const candidates = await listCandidates();
+for (const size of values.nodes.split(",").map(Number)) {
+  const results = await measureSize(candidates, size);
+  const names = candidates.map(({ name }) => name);
+  const ours = results.get("ours");
+  const others = names.filter((name) => name !== "ours" && ours !== undefined);
+  console.log(`\n| ${size} nodes | ${[...names, ...others.map((name) => `ours / ${name}`)].join(" | ")} |`);
+  console.log(`|---|${"---|".repeat(names.length + others.length)}`);
+  for (const row of ROWS) {
+    const cells = names.map((name) => format(row.of(results.get(name) as Measured)));
+    const ratios = others.map((name) => {
+      const ratio = row.of(ours as Measured) / row.of(results.get(name) as Measured);
+      return row.title.endsWith("%") ? "" : format(ratio);
+    });
+    console.log(`| ${row.title} | ${[...cells, ...ratios].join(" | ")} |`);
+  }
+}
+if (!values["skip-memory"]) await measureReceivedRecords();
