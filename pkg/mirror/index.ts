@@ -9,6 +9,6 @@ export { type BasicAuth, createBasicAuth, readBasicAuth } from "./basic-auth.ts"
 export { MirrorError, type MirrorErrorCode } from "./errors.ts";
 export { createFilters, type Filters } from "./filters.ts";
 export { createMirrorMetrics, type MirrorMetrics } from "./metrics.ts";
+export type { MirrorDeps, MirrorOptions, PullRecord } from "./mirror.ts";
 export { createPeerHealth, type PeerHealth } from "./peer-health.ts";
-export type { MirrorDeps, MirrorOptions, PullRecord } from "./pull.ts";
 export { openRegistryServer, type RegistryServerDeps } from "./registry-server.ts";

@@ -6,7 +6,8 @@ import { openPlainServer, type PlainServer } from "#http";
 import { createPeerPool } from "#transfer";
 import type { BasicAuth } from "./basic-auth.ts";
 import { createBlobDoubts } from "./blob-doubts.ts";
-import { type MirrorDeps, type MirrorOptions, type PullRecord, pull } from "./pull.ts";
+import type { MirrorDeps, MirrorOptions, PullRecord } from "./mirror.ts";
+import { pull } from "./pull.ts";
 import { createRelayFloor } from "./relay-floor.ts";
 import { respondEmpty, respondError } from "./respond.ts";
 
