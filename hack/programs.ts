@@ -56,7 +56,8 @@ const PROGRAMS: readonly Program[] = [
     name: "gardener-extension-registry-spegel-admission",
     form: "launcher",
     nodeOptions: [QUIET],
-    forbidden: [...SWARM, "node-forge"],
+    // node-forge makes the certificates of its webhook.
+    forbidden: SWARM,
     maxBytes: 3_000_000,
   },
 ];
