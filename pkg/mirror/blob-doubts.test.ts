@@ -15,11 +15,12 @@ describe("doubts about blobs", () => {
     let nowMs = 0;
     const doubts = createBlobDoubts({ rememberMs: 100, limit: 10, now: () => nowMs });
     assert.equal(doubts.asked(a), false);
-    doubts.relayed(a);
+    doubts.relayed(a, ["one"]);
     assert.equal(doubts.doubted(a), false);
     assert.equal(doubts.asked(b), false);
     assert.equal(doubts.asked(a), true);
     assert.equal(doubts.doubted(a), true);
+    assert.deepEqual([doubts.suspected(a, "one"), doubts.suspected(a, "two")], [true, false]);
     nowMs = 100;
     assert.equal(doubts.doubted(a), false);
     assert.equal(doubts.asked(a), false);
@@ -39,7 +40,7 @@ describe("doubts about blobs", () => {
   it("are bounded: the oldest go first", () => {
     const doubts = createBlobDoubts({ rememberMs: 100, limit: 2, now: () => 0 });
     for (const digest of [a, b, c]) {
-      doubts.relayed(digest);
+      doubts.relayed(digest, ["one"]);
       doubts.judge(digest, "one", "wrong");
     }
     assert.deepEqual([a, b, c].map(doubts.asked), [false, true, true]);

@@ -8,11 +8,13 @@ import type { Digest } from "#oci";
  * While a blob is doubted, a peer must have shown once that it has the right bytes before it may deliver them.
  */
 export interface BlobDoubts {
-  /** The end of the blob was relayed; everything before it had been sent too. */
-  relayed(digest: Digest): void;
+  /** The end of the blob was relayed, from these peers; everything before it had been sent too. */
+  relayed(digest: Digest, peerIds: readonly string[]): void;
   /** The blob is asked for from its first byte. True when it is doubted from now on. */
   asked(digest: Digest): boolean;
   doubted(digest: Digest): boolean;
+  /** Whether the peer delivered to a relay of a doubted blob and has not proven itself since. Asked last. */
+  suspected(digest: Digest, peerId: string): boolean;
   /** What reading the blob from that peer showed. */
   judge(digest: Digest, peerId: string, verdict: Verdict): void;
   verdict(digest: Digest, peerId: string): Verdict | undefined;
@@ -28,17 +30,27 @@ export interface BlobDoubtsOptions {
   readonly now: () => number;
 }
 
+// One relay may have had up to 100 sources.
+const MAX_SUSPECTS = 8;
+
 export function createBlobDoubts(options: BlobDoubtsOptions): BlobDoubts {
-  const relays = createMemory<true>(options);
+  const relays = createMemory<readonly string[]>(options);
   const doubts = createMemory<true>(options);
   const verdicts = createMemory<Verdict>(options);
   return {
-    relayed: (digest) => relays.set(digest, true),
+    relayed(digest, peerIds) {
+      const all = new Set([...(relays.get(digest) ?? []), ...peerIds]);
+      relays.set(digest, [...all].slice(-MAX_SUSPECTS));
+    },
     asked(digest) {
       if (relays.get(digest) !== undefined) doubts.set(digest, true);
       return doubts.get(digest) !== undefined;
     },
     doubted: (digest) => doubts.get(digest) !== undefined,
+    suspected: (digest, peerId) =>
+      doubts.get(digest) !== undefined &&
+      (relays.get(digest)?.includes(peerId) ?? false) &&
+      verdicts.get(`${digest} ${peerId}`) !== "right",
     judge: (digest, peerId, verdict) => verdicts.set(`${digest} ${peerId}`, verdict),
     verdict: (digest, peerId) => verdicts.get(`${digest} ${peerId}`),
   };

@@ -24,7 +24,8 @@ export async function fetchFromPeers(
     usable: (peer) =>
       deps.health.usable(peer.id) &&
       (asked.digest === undefined || deps.doubts.verdict(asked.digest, peer.id) !== "wrong"),
-    ...(lastResort === undefined ? {} : { lastResort }),
+    lastResort: ({ id }) =>
+      id === lastResort || (asked.digest !== undefined && deps.doubts.suspected(asked.digest, id)),
     onFailure: (error) => deps.log.warn("A look-up failed.", { key: asked.key, err: error }),
   });
   const request = requestOptions(deps, options, signal);

@@ -27,7 +27,7 @@ export function noteRelayed(deps: MirrorDeps, asked: Pull, source: Fetched, sent
   // What was verified whole cannot have been wrong.
   if (asked.kind !== "blob" || asked.method !== "GET" || source.body !== undefined) return;
   const reachedEnd = source.range === undefined || source.range.end === source.sizeBytes - 1;
-  if (sent.complete && reachedEnd) deps.doubts.relayed(source.digest);
+  if (sent.complete && reachedEnd) deps.doubts.relayed(source.digest, sent.peers);
 }
 
 /** A peer with the content; for a doubted blob one that has shown that its bytes are right. */

@@ -23,15 +23,15 @@ export function findPeers(
     readonly count: number;
     readonly signal: AbortSignal;
     usable(peer: Peer): boolean;
-    /** A peer that is only given when the look-up has ended and no other is left: the one that was just lost. */
-    readonly lastResort?: string;
+    /** Peers that are only given when the look-up has ended and no other is left: the one that was just lost, suspects. */
+    lastResort(peer: Peer): boolean;
     onFailure(error: unknown): void;
   },
 ): Candidates {
   const stop = new AbortController();
   const signal = AbortSignal.any([options.signal, stop.signal]);
   const queue: Peer[] = [];
-  let heldBack: Peer | undefined;
+  const heldBack: Peer[] = [];
   let ended = false;
   let change = Promise.withResolvers<void>();
 
@@ -45,14 +45,14 @@ export function findPeers(
     try {
       for await (const peer of router.lookup(key, { count: options.count, signal })) {
         if (!options.usable(peer)) continue;
-        if (peer.id === options.lastResort) heldBack = peer;
+        if (options.lastResort(peer)) heldBack.push(peer);
         else queue.push(peer);
         notify();
       }
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
     } finally {
-      if (heldBack !== undefined) queue.push(heldBack);
+      queue.push(...heldBack);
       ended = true;
       notify();
     }

@@ -294,11 +294,10 @@ describe("a pull of content that only peers have", () => {
       const again = await ask(`${swarm.node.url}${path}`);
       assert.ok(again.body.equals(blob));
     }
-    // Relayed once, read through once, and never asked again.
-    assert.equal(swarm.peers[0]?.requests.length, 2);
     const part = await ask(`${swarm.node.url}${path}`, { headers: { Range: "bytes=2000000-" } });
     assert.ok(part.body.equals(blob.subarray(2_000_000)));
-    assert.equal(swarm.peers[0]?.requests.length, 2);
+    // The one that delivered is asked last; another one that can prove itself is there.
+    assert.equal(swarm.peers[0]?.requests.length, 1);
   });
 
   it("is 404 when its only holder sent it with wrong bytes or a wrong length before", async () => {
