@@ -46,7 +46,7 @@ export async function startProxy(
 ): Promise<Proxy> {
   const { port, signal, lie = "none" } = options;
   await using starting = new AsyncDisposableStack();
-  const [command = "", ...args] = [
+  const [command, ...args] = [
     ...inNamespace(namespace),
     process.execPath,
     "--disable-warning=ExperimentalWarning",

@@ -6,6 +6,8 @@ export type Fault =
   | { readonly kind: "status"; readonly status: number; readonly headers?: Readonly<Record<string, string>> }
   /** Never answers. */
   | { readonly kind: "hang" }
+  /** Answers as always, after a while. */
+  | { readonly kind: "late"; readonly delayMs: number }
   /** Closes the connection after so many bytes. */
   | { readonly kind: "cut"; readonly afterBytes: number }
   /** Resets the connection (TCP RST) after so many bytes. */

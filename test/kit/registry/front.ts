@@ -107,6 +107,7 @@ async function forward(
   const answered = once(outgoing, "response") as Promise<[IncomingMessage]>;
   // Settled together: when the backend goes away mid-upload both end, and neither is left without a handler.
   const [, [incoming]] = await Promise.all([pipeline(request, outgoing), answered]);
+  if (to.fault?.kind === "late") await sleep(to.fault.delayMs, { signal: exchange.signal });
   const headers = endToEnd(incoming.headers);
   if (to.fault?.kind === "no-content-length") delete headers["content-length"];
   entry.status(incoming.statusCode ?? 0);
