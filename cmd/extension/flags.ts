@@ -131,7 +131,7 @@ const SETTINGS: Settings = {
   capabilities: list("What containerd may ask the mirror for: pull, resolve.", CAPABILITIES),
   memoryHigh: text("systemd's MemoryHigh of the node daemon.", "80M"),
   memoryMax: text("systemd's MemoryMax of the node daemon.", "100M"),
-  watchdogSeconds: number("systemd's WatchdogSec of the node daemon; absent: none."),
+  watchdogSeconds: number("systemd's WatchdogSec of the node daemon; default 5, 0 for none."),
   istioIngressNamespace: text("Namespace of the seed's Istio ingress gateway.", "istio-ingress"),
   istioIngressLabels: list("Labels of its pods, each key=value.", [
     "app=istio-ingressgateway",
@@ -236,7 +236,7 @@ function judge(flags: RawFlags): ConfigProblem[] {
   within(flags.registryPort, "--registry-port", 1, 65535);
   within(flags.routerPort, "--router-port", 1, 65535);
   within(flags.metricsPort, "--metrics-port", 1, 65535);
-  within(flags.watchdogSeconds, "--watchdog-seconds", 1, 3600);
+  within(flags.watchdogSeconds, "--watchdog-seconds", 0, 3600);
   known(flags.extensionClasses, CLASSES, "--extension-classes");
   known(flags.disableControllers, CONTROLLERS, "--disable-controllers");
   known(flags.disableWebhooks, WEBHOOKS, "--disable-webhooks");

@@ -163,7 +163,7 @@ describe("addSpegel", () => {
     ]) {
       assert.ok(lines.includes(line), line);
     }
-    assert.doesNotMatch(unit.content ?? "", /WatchdogSec|--http-bootstrap-addr/);
+    assert.doesNotMatch(unit.content ?? "", /--http-bootstrap-addr/);
     assert.equal(unit.command, "start");
     assert.equal(unit.enable, true);
     assert.deepEqual(unit.filePaths, [
@@ -174,9 +174,12 @@ describe("addSpegel", () => {
     ]);
   });
 
-  it("gives the daemon a watchdog when the executable feeds one", () => {
-    const { content } = unitOf(add(RECONCILE, { watchdogSeconds: 10 }), "spegel.service");
-    assert.match(content ?? "", /\nNotifyAccess=main\nWatchdogSec=10\n/);
+  it("gives the daemon a watchdog, unless the executable does not feed one", () => {
+    const textWith = (change: Partial<NodeSettings>): string =>
+      unitOf(add(RECONCILE, change), "spegel.service").content ?? "";
+    assert.match(textWith({}), /\nNotifyAccess=main\nWatchdogSec=5\n/);
+    assert.match(textWith({ watchdogSeconds: 10 }), /\nWatchdogSec=10\n/);
+    assert.doesNotMatch(textWith({ watchdogSeconds: 0 }), /Watchdog|NotifyAccess/);
   });
 
   it("binds the metrics unit to the daemon and removes its file when it stops", () => {
@@ -657,7 +660,8 @@ describe("resolveOptions", () => {
       { image: "a b" },
       { memoryHigh: "80 M" },
       { memoryMax: "100M\nExecStartPre=x" },
-      { watchdogSeconds: 0 },
+      { watchdogSeconds: -1 },
+      { watchdogSeconds: 2.5 },
       { capabilities: [] },
       { capabilities: ["resolve" as const] },
       { capabilities: ["pull" as const, "push" as const] },

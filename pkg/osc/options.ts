@@ -15,11 +15,14 @@ export interface OSCOptions {
   readonly memoryHigh?: string;
   /** systemd's MemoryMax of the daemon; default 100M. */
   readonly memoryMax?: string;
-  /** systemd's WatchdogSec of the daemon, for an executable that sends keep-alives; absent: no watchdog. */
+  /**
+   * systemd's WatchdogSec of the daemon; default 5, with which a daemon that hangs is running again after ten
+   * seconds. 0 for an executable that sends no keep-alives: it would be killed again and again.
+   */
   readonly watchdogSeconds?: number;
 }
 
-export type NodeOptions = Required<Omit<OSCOptions, "watchdogSeconds">> & Pick<OSCOptions, "watchdogSeconds">;
+export type NodeOptions = Required<OSCOptions>;
 
 const IMAGE = /^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,1023}$/;
 const MEMORY = /^[1-9][0-9]{0,11}[KMG]?$/;
@@ -34,11 +37,11 @@ export function resolveOptions(options: OSCOptions): NodeOptions {
     capabilities: ["pull", "resolve"],
     memoryHigh: "80M",
     memoryMax: "100M",
+    watchdogSeconds: 5,
     ...options,
   };
   const { watchdogSeconds } = resolved;
-  const isWatchdogValid =
-    watchdogSeconds === undefined || (Number.isInteger(watchdogSeconds) && watchdogSeconds > 0);
+  const isWatchdogValid = Number.isInteger(watchdogSeconds) && watchdogSeconds >= 0;
   demand(IMAGE.test(resolved.image), "image", "is not an image reference");
   demand(MEMORY.test(resolved.memoryHigh), "memoryHigh", "is not a size such as 80M");
   demand(MEMORY.test(resolved.memoryMax), "memoryMax", "is not a size such as 100M");

@@ -20,7 +20,7 @@ const osc = addSpegel(
     },
   },
   {
-    ...resolveOptions({ image: "registry.example/spegel", watchdogSeconds: 10 }),
+    ...resolveOptions({ image: "registry.example/spegel" }),
     bootstrapURL: "https://[2001:db8::1]:443/bootstrap-nodes",
     caBundleSecretName: "bundle",
     clientSecretName: "client",

@@ -77,7 +77,7 @@ function spegelUnitText(node: NodeSettings): string {
     `--data-dir=${DATA_DIRECTORY}`,
   ];
   const watchdog =
-    node.watchdogSeconds === undefined ? [] : ["NotifyAccess=main", `WatchdogSec=${node.watchdogSeconds}`];
+    node.watchdogSeconds === 0 ? [] : ["NotifyAccess=main", `WatchdogSec=${node.watchdogSeconds}`];
   return unitText([
     "[Unit]",
     "Description=spegel daemon",

@@ -4,6 +4,9 @@
  * namespaces of its own, Debian's containerd.service, and the units exactly as they stand in a mutated
  * OperatingSystemConfig. Needs root. Nothing in it reaches the machine's network, files or kernel settings.
  */
+
+export { unpackDebianPackage } from "./debian-package.ts";
+export { type MetricFamily, parseExposition } from "./exposition.ts";
 export { type CommandResult, type SystemdMachine, type UnitState } from "./machine.ts";
 export {
   FULL_LOADS,
