@@ -42,7 +42,7 @@ demo: image ## pull through the mirror on this machine
 	@$(RUN) test/demo/main.ts
 
 demo-nodes: image ## several containerds that share one image (root)
-	@$(RUN) test/demo/nodes.ts
+	@$(RUN) --experimental-ffi test/demo/nodes.ts
 
 clean: ## remove dist/ and caches, keep node_modules/
 	rm -rf dist .cache coverage

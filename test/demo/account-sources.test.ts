@@ -45,6 +45,7 @@ function booksOf(number: number, requests: readonly Partial<AnsweredRequest>[]):
       bytes: SIZE,
       source: "local",
       peers: [],
+      durationMs: 0,
       ...request,
     }),
   );
@@ -64,6 +65,7 @@ const upstreamRecord: RequestRecord = {
   client: "127.0.0.11",
   status: 200,
   bytes: SIZE,
+  durationMs: 1,
 };
 
 /** node-1 pulled from upstream, node-2 from node-1. */

@@ -11,10 +11,13 @@ export interface AnsweredRequest {
   readonly source: "local" | "peer" | "none";
   /** Identities of the nodes that delivered the bytes. */
   readonly peers: readonly string[];
+  readonly durationMs: number;
 }
 
 /** All pulls that a daemon answered so far, in order. */
-export function readRequestLog(daemon: Pick<Daemon, "process">): readonly AnsweredRequest[] {
+export function readRequestLog(daemon: {
+  readonly process: Pick<Daemon["process"], "output">;
+}): readonly AnsweredRequest[] {
   return daemon.process.output.lines.flatMap(({ stream, text }) => {
     if (stream !== "stderr" || !text.includes('"msg":"Request answered."')) return [];
     const line = JSON.parse(text) as Partial<AnsweredRequest>;
@@ -27,6 +30,7 @@ export function readRequestLog(daemon: Pick<Daemon, "process">): readonly Answer
         bytes: line.bytes ?? 0,
         source: line.source ?? "none",
         peers: line.peers ?? [],
+        durationMs: line.durationMs ?? 0,
       },
     ];
   });

@@ -10,8 +10,8 @@ import { containerdVersion } from "./containerd-node.ts";
 const execute = promisify(execFile);
 
 /** What differs in events and configuration is told apart by these three. */
-export const GENERATIONS = ["1.6", "1.7", "2.x"] as const;
-export type Generation = (typeof GENERATIONS)[number];
+const GENERATIONS = ["1.6", "1.7", "2.x"] as const;
+type Generation = (typeof GENERATIONS)[number];
 
 export interface ContainerdBinary {
   readonly generation: Generation;

@@ -17,6 +17,8 @@ export interface RequestRecord {
   readonly status: number;
   /** Body bytes handed to the socket so far. */
   readonly bytes: number;
+  /** From the request to the newest of these bytes. */
+  readonly durationMs: number;
 }
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
@@ -35,6 +37,7 @@ export function createLedger(): Ledger {
   return {
     open(request) {
       const record = recordOf(request);
+      const openedMs = performance.now();
       records.push(record);
       if (records.length > MAX_RECORDS) records.shift();
       return {
@@ -43,6 +46,7 @@ export function createLedger(): Ledger {
         },
         sent(bytes) {
           record.bytes += bytes;
+          record.durationMs = performance.now() - openedMs;
           if (record.method !== "GET") return;
           servedByClient.set(record.client, (servedByClient.get(record.client) ?? 0) + bytes);
         },
@@ -66,6 +70,7 @@ function recordOf(request: IncomingMessage): Mutable<RequestRecord> {
     client: (request.socket.remoteAddress ?? "").replace(/^::ffff:/, ""),
     status: 0,
     bytes: 0,
+    durationMs: 0,
     ...(ns === null ? {} : { ns }),
     ...(range === undefined ? {} : { range }),
     ...(userAgent === undefined ? {} : { userAgent }),
