@@ -204,6 +204,8 @@ for (const implementation of implementations) {
       assert.notDeepEqual(corrupt.body, whole);
       const slow = await failing({ kind: "slow", bytesPerSecond: 50_000_000 });
       assert.deepEqual(slow.body, whole);
+      const late = await failing({ kind: "late", delayMs: 20 });
+      assert.deepEqual([late.status, late.body], [200, whole]);
       assert.deepEqual((await ask(registry, path)).body, whole);
     });
 
