@@ -242,7 +242,7 @@ describe("the admission between a virtual garden and its runtime cluster", { tim
     garden.remove("ValidatingWebhookConfiguration", COMPONENT);
     const again = await eventually(configuration);
     garden.seed([{ ...again, webhooks: [] } as never]);
-    await eventually(() => ((configuration()?.["webhooks"] as object[]).length > 0 ? true : undefined));
+    await eventually(() => valueAt<object[]>(configuration(), "webhooks")[0]);
     const refused = [...garden.requests, ...runtime.requests].filter(({ status }) => status === 403);
     assert.deepEqual(refused, []);
   });

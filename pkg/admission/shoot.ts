@@ -20,7 +20,8 @@ export interface EnabledExtension {
 export interface Worker {
   /** For messages: `spec.provider.workers[0]`. */
   readonly path: string;
-  readonly name: string;
+  /** As it stands there; the API server has made sure that it is a name. */
+  readonly name: unknown;
   /** `cri.name`; undefined when the API server may default it. */
   readonly runtime: string | undefined;
 }
@@ -65,7 +66,7 @@ function readWorker(raw: unknown, path: string): Worker {
   if (runtime !== undefined && runtime !== null && typeof runtime !== "string") {
     throw invalid(`${path}.cri.name is not a string`);
   }
-  return { path, name: String(worker["name"] ?? ""), runtime: runtime ?? undefined };
+  return { path, name: worker["name"], runtime: runtime ?? undefined };
 }
 
 function fields(value: unknown, path: string): Fields {
