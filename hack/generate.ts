@@ -12,7 +12,11 @@ import { CleanupWaitSettingsSchema } from "../api/config/v1alpha1/cleanup-wait.t
 import { ConfigurationSettingsSchema } from "../api/config/v1alpha1/configuration.ts";
 import { RegistryConfigurationSchema } from "../api/config/v1alpha1/registry.ts";
 import { environmentName, flagName } from "../pkg/config/names.ts";
+import { admissionReadme } from "./charts/admission-readme.ts";
+import { AdmissionValuesSchema } from "./charts/admission-values.ts";
 import { dashboardJSON } from "./charts/dashboard.ts";
+import { extensionReadme } from "./charts/extension-readme.ts";
+import { ExtensionValuesSchema } from "./charts/extension-values.ts";
 import { spegelReadme } from "./charts/spegel-readme.ts";
 import { SpegelValuesSchema } from "./charts/spegel-values.ts";
 import { type ValuesSchema, valuesSchemaJSON, valuesTable, valuesYAML } from "./charts/values-files.ts";
@@ -77,20 +81,42 @@ function referencePage(name: string, schema: SettingsDocument): string {
   ].join("\n");
 }
 
-function spegelChartFiles(): Generated[] {
-  const schema = JSON.parse(JSON.stringify(SpegelValuesSchema)) as ValuesSchema;
-  const directory = "charts/spegel";
+/** values.yaml, values.schema.json and README.md of a chart. */
+function chartFiles(
+  directory: string,
+  source: { readonly path: string; readonly schema: unknown },
+  readme: (table: string) => string,
+): Generated[] {
+  const schema = JSON.parse(JSON.stringify(source.schema)) as ValuesSchema;
   return [
-    { path: `${directory}/values.yaml`, text: valuesYAML(schema, "hack/charts/spegel-values.ts") },
+    { path: `${directory}/values.yaml`, text: valuesYAML(schema, source.path) },
     { path: `${directory}/values.schema.json`, text: valuesSchemaJSON(schema) },
-    { path: `${directory}/README.md`, text: spegelReadme(valuesTable(schema)) },
-    { path: `${directory}/monitoring/grafana-dashboard.json`, text: dashboardJSON() },
+    { path: `${directory}/README.md`, text: readme(valuesTable(schema)) },
+  ];
+}
+
+function allChartFiles(): Generated[] {
+  const extension = "charts/gardener-extension-registry-spegel";
+  const admission = `${extension}-admission`;
+  const of = (name: string, schema: unknown): { path: string; schema: unknown } => ({
+    path: `hack/charts/${name}-values.ts`,
+    schema,
+  });
+  return [
+    ...chartFiles("charts/spegel", of("spegel", SpegelValuesSchema), spegelReadme),
+    { path: "charts/spegel/monitoring/grafana-dashboard.json", text: dashboardJSON() },
+    ...chartFiles(extension, of("extension", ExtensionValuesSchema), extensionReadme),
+    ...(["runtime", "application"] as const).flatMap((part) =>
+      chartFiles(`${admission}/${part}`, of("admission", AdmissionValuesSchema), (table) =>
+        admissionReadme(part, table),
+      ),
+    ),
   ];
 }
 
 const check = process.argv.includes("--check");
 const settings = Object.entries(COMMANDS).flatMap(([name, schema]) => settingsFiles(name, schema));
-const files = [...settings, ...spegelChartFiles()];
+const files = [...settings, ...allChartFiles()];
 const stale: string[] = [];
 for (const file of files) {
   const present = await readFile(file.path, "utf8").catch(() => undefined);

@@ -5,29 +5,8 @@
  * Keys, meanings and defaults are those of Spegel's chart, so that one can take the place of the other; what differs
  * says so. Unknown keys are errors.
  */
-import Type, { type TObject, type TSchema } from "typebox";
-
-const closed = (properties: Record<string, TSchema>, description?: string): TObject =>
-  Type.Object(properties, {
-    additionalProperties: false,
-    ...(description === undefined ? {} : { description }),
-  });
-const text = (fallback: string, description: string, more: object = {}): TSchema =>
-  Type.String({ default: fallback, description, ...more });
-const oneOf = (values: readonly string[], fallback: string, description: string): TSchema =>
-  Type.Enum([...values], { default: fallback, description });
-const flag = (fallback: boolean, description: string): TSchema =>
-  Type.Boolean({ default: fallback, description });
-const port = (fallback: number, description: string): TSchema =>
-  Type.Integer({ minimum: 1, maximum: 65535, default: fallback, description });
-const strings = (description: string): TSchema => Type.Array(Type.String(), { default: [], description });
-/** Kubernetes objects are passed through as they are: the API server judges them. */
-const objects = (description: string, fallback: readonly object[] = []): TSchema =>
-  Type.Array(Type.Object({}), { default: fallback, description });
-const map = (description: string, fallback: object = {}): TSchema =>
-  Type.Object({}, { default: fallback, description });
-const labels = (description: string, fallback: Record<string, string> = {}): TSchema =>
-  Type.Object({}, { additionalProperties: { type: "string" }, default: fallback, description });
+import Type, { type TObject } from "typebox";
+import { closed, flag, handed, labels, map, objects, oneOf, port, strings, text } from "./schema.ts";
 
 const DURATION = { pattern: "^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h))+$" } as const;
 const ABSOLUTE_PATH = { pattern: "^/" } as const;
@@ -218,5 +197,5 @@ export const SpegelValuesSchema: TObject = closed({
       ),
     }),
   }),
-  global: Type.Object({}, { description: "Values that Helm hands to every chart; not used." }),
+  global: handed("Values that Helm hands to every chart; not used."),
 });

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The values of charts/gardener-extension-registry-spegel: what an operator decides for all Shoots of a seed. */
+import Type, { type TObject } from "typebox";
+import {
+  CAPABILITY,
+  handedOver,
+  imageRef,
+  MEMORY_SIZE,
+  podValues,
+  portDefaults,
+  QUANTITY,
+} from "./gardener-values.ts";
+import { closed, flag, integer, labels, strings, text } from "./schema.ts";
+
+export const ExtensionValuesSchema: TObject = closed({
+  ...podValues("the extension", { cpu: "20m", memory: "96Mi" }),
+  controllers: closed({
+    extension: closed({
+      concurrentSyncs: integer(1, 1000, 5, "Extensions worked on at a time."),
+      ignoreOperationAnnotation: flag(
+        false,
+        "Act on every change instead of gardenlet's annotation; for development.",
+      ),
+    }),
+    heartbeat: closed({ renewIntervalSeconds: integer(1, 3600, 30, "Seconds between heartbeats.") }),
+  }),
+  disableControllers: strings("Controllers not to run.", [], Type.Enum(["extension", "heartbeat"])),
+  disableWebhooks: strings("Webhooks not to serve.", [], Type.Enum(["registry-spegel"])),
+  defaults: portDefaults(" The admission needs the same."),
+  node: closed({
+    image: closed({
+      ref: imageRef(
+        "the daemon on nodes",
+        " New nodes pull it before their kubelet starts: keep it where all of them reach it.",
+      ),
+    }),
+    capabilities: Type.Array(CAPABILITY, {
+      default: ["pull", "resolve"],
+      minItems: 1,
+      description:
+        "What containerd may ask the mirror for. With pull alone the registry resolves tags, and checks who asks.",
+    }),
+    memoryHigh: text("80M", "systemd's MemoryHigh of the daemon.", MEMORY_SIZE),
+    memoryMax: text("100M", "systemd's MemoryMax of the daemon.", MEMORY_SIZE),
+    watchdogSeconds: integer(
+      0,
+      3600,
+      5,
+      "systemd's WatchdogSec: a daemon that hangs this long is killed, and started again; 0 is never.",
+    ),
+  }),
+  bootstrapper: closed({
+    image: closed({ ref: imageRef("the bootstrapper that runs for each Shoot") }),
+    requests: closed({
+      cpu: text("10m", "CPU request of a bootstrapper.", QUANTITY),
+      memory: text("48Mi", "Memory request of a bootstrapper.", QUANTITY),
+    }),
+  }),
+  istio: closed({
+    ingressGateway: closed({
+      namespace: text("istio-ingress", "Namespace of the seed's Istio ingress gateway.", { minLength: 1 }),
+      labels: labels("Labels of its pods; null takes one away.", {
+        app: "istio-ingressgateway",
+        istio: "ingressgateway",
+        "istio-role": "seed",
+      }),
+    }),
+  }),
+  ...handedOver,
+});
