@@ -49,7 +49,8 @@ export function callsForRun(
     return options.ignoreAnnotation || isRequested || object.isDeleting || !object.hasSucceeded;
   }
   const { previous } = event;
-  const isDeleting = object.isDeleting && object.status === previous.status;
+  // After a new list one event may hold both the deletion and a report of ours.
+  const isDeleting = object.isDeleting && (!previous.isDeleting || object.status === previous.status);
   const isChanged = object.generation !== previous.generation;
   if (options.ignoreAnnotation) return isDeleting || isChanged;
   const isNew = object.requested !== previous.requested || object.requestedAt !== previous.requestedAt;

@@ -107,6 +107,11 @@ test("a change is run when it asks for it or deletes, never for our own status",
     runs("modified", { last: ["Delete", "Processing"], deleting: true }, { ...done, deleting: true }),
     false,
   );
+  assert.equal(
+    runs("modified", { last: ["Reconcile", "Succeeded"], deleting: true }, {}),
+    true,
+    "both at once",
+  );
   assert.equal(runs("deleted", { deleting: true }), false);
   const restoring: Shape = { requested: "restore", last: ["Restore", "Processing"] };
   assert.equal(runs("modified", restoring, { requested: "restore" }), false, "we have just taken it up");

@@ -230,6 +230,25 @@ test("a second run changes nothing but the times of the status", async () => {
   assert.deepEqual(extension().status?.providerStatus, before.status?.providerStatus);
 });
 
+test("a report is never older than the request, also where gardenlet's clock is ahead", async () => {
+  const table = [
+    ["2026-08-21T09:59:00.000000001Z", "2026-08-21T10:00:00Z"],
+    ["2026-08-21T10:01:00.123456789Z", "2026-08-21T10:01:00Z"],
+    ["2126-01-01T00:00:00Z", "2026-08-21T10:00:00Z"], // no clock is that far ahead
+    ["yesterday", "2026-08-21T10:00:00Z"],
+  ] as const;
+  for (const [timestamp, reported] of table) {
+    seedExtension("reconcile");
+    const metadata = {
+      ...extension().metadata,
+      annotations: { "gardener.cloud/operation": "reconcile", "gardener.cloud/timestamp": timestamp },
+    };
+    seed.seed([{ ...extension(), metadata } as unknown as Parameters<typeof seed.seed>[0][number]]);
+    await run();
+    assert.equal(extension().status?.lastOperation?.lastUpdateTime, reported, timestamp);
+  }
+});
+
 test("garbage collection takes nothing that is in use, and the former payload after a change", async () => {
   seedExtension();
   await run();

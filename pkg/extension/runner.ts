@@ -4,7 +4,7 @@ import type { Cluster, Extension, OperationType } from "#api/gardener";
 import { hasCode } from "#errors";
 import { NAMESPACES, type ObjectName, parseKey, type WorkOutcome } from "#kube";
 import { ExtensionError } from "./errors.ts";
-import { CLUSTERS, EXTENSIONS, FINALIZER, OPERATION_ANNOTATION } from "./names.ts";
+import { CLUSTERS, EXTENSIONS, FINALIZER, OPERATION_ANNOTATION, TIMESTAMP_ANNOTATION } from "./names.ts";
 import { isHandedOver, operationOf, requestedOperation } from "./operation.ts";
 import { stepsOf } from "./reconcile.ts";
 import { hasFailed, isForceDeleted } from "./shoot.ts";
@@ -51,13 +51,30 @@ export async function runExtension(
   if (operation === "Delete" && !isOurs) return undefined;
   if (operation !== "Delete" && operation !== "Migrate" && !isOurs)
     extension = await addFinalizer(deps, name, extension, cancel);
+  const now = clockFor(extension, deps.now);
   try {
-    await runSteps(deps, { operation, extension, name, cluster, signal, timeoutMs });
+    await runSteps({ ...deps, now }, { operation, extension, name, cluster, signal, timeoutMs });
   } catch (error) {
     return stopOrRetry(error);
   }
   await conclude(deps, name, operation, cancel);
   return undefined;
+}
+
+/** Beyond it a timestamp is a mistake and not a clock that is ahead of ours. */
+const MAX_CLOCK_SKEW_MS = 600_000;
+
+/**
+ * gardenlet waits for a report that is not older than its request, by its own clock. Where that is ahead of ours, the
+ * time of the request counts: a report of it cannot be older.
+ */
+function clockFor(extension: Extension, now: () => number): () => number {
+  const requestedAtMs = Date.parse(extension.metadata.annotations?.[TIMESTAMP_ANNOTATION] ?? "");
+  return () => {
+    const nowMs = now();
+    const isAhead = requestedAtMs > nowMs && requestedAtMs - nowMs <= MAX_CLOCK_SKEW_MS;
+    return isAhead ? requestedAtMs : nowMs;
+  };
 }
 
 interface Operation extends Cancel {
