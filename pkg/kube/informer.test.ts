@@ -42,12 +42,15 @@ function node(
   return { apiVersion: "v1", kind: "Node", metadata: { name }, spec: { zone } };
 }
 
-function watchNodes(more: Partial<InformerOptions<Node, Kept>> = {}): {
+function watchNodes(
+  more: Partial<InformerOptions<Node, Kept>> = {},
+  deps: { readonly now?: () => number } = {},
+): {
   informer: Informer<Kept>;
   events: EventLog;
 } {
   const informer = createInformer<Node, Kept>(
-    { client, logger: silentLogger, random: () => 0 },
+    { client, logger: silentLogger, random: () => 0, ...deps },
     {
       resource: NODES,
       trim: (object) => ({ name: object.metadata.name, zone: object.spec?.zone ?? "" }),
@@ -281,6 +284,21 @@ test("a handler that throws does not stop the others", async () => {
   await informer.synced({ signal });
   server.seed([node("one"), node("two")]);
   assert.equal((await events.until(2)).length, 2);
+});
+
+test("what cuts every watch after a while costs neither longer waits nor new lists", async () => {
+  const watches = () => server.requests.filter(({ query }) => query.includes("watch=true")).length;
+  const lists = () => server.requests.length - watches();
+  server.faults.inject({ watch: true, times: 12 }, "reset");
+  let nowMs = 0;
+  const { informer } = watchNodes(
+    { backoff: { initialMs: 1, maxMs: 600_000 } },
+    { now: () => (nowMs += 11_000) },
+  );
+  await using _ = informer;
+  await eventually(() => server.openWatches === 1);
+  assert.ok(watches() >= 12);
+  assert.equal(lists(), 1);
 });
 
 test("disposal closes the watch", async () => {

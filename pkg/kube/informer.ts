@@ -60,6 +60,8 @@ interface Entry<S> {
 const DEFAULT_RELIST_MS = 10 * 3_600_000;
 /** A watch that ended sooner counts as a failure, so that a server which ends each at once is not stormed. */
 const SHORT_WATCH_MS = 1000;
+/** A watch that breaks off later was a good one: whatever cut it is no reason to wait longer each time. */
+const GOOD_WATCH_MS = 10_000;
 /** So many failures in a row lead to a new list, for the case that something on the way hides a 410. */
 const FAILURES_BEFORE_RELIST = 5;
 
@@ -104,6 +106,10 @@ export function createInformer<T extends KubeObject, S>(
         if (now() - startedMs < SHORT_WATCH_MS) await sleep(backoff.next(), { signal });
       } catch (error) {
         if (signal.aborted) return;
+        if (now() - startedMs >= GOOD_WATCH_MS) {
+          backoff.reset();
+          failures = 0;
+        }
         if (mustRelist(error) || ++failures % FAILURES_BEFORE_RELIST === 0) version = undefined;
         logger.warn("watching resources failed, will try again", {
           resource: options.resource.plural,
