@@ -24,6 +24,7 @@ export interface ReviewServerOptions {
   readonly path: string;
   /** Between looks for a newer certificate. */
   readonly reloadIntervalMs: number;
+  /** Once it aborts, every answer closes its connection, until the server is disposed. */
   readonly signal: AbortSignal;
 }
 
@@ -49,6 +50,7 @@ export async function openReviewServer(
       {
         address: options.address,
         maxBodyBytes: MAX_REVIEW_BYTES,
+        draining: options.signal,
         routes: [
           {
             method: "POST",
