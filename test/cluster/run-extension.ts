@@ -4,6 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { EXTENSION_NAME } from "#extension";
+import type { LeaderElectionOptions } from "#kube";
 import { silentLogger } from "#log";
 import { createKeyPair, type KeyPair } from "#pki";
 import { readFlags } from "../../cmd/extension/flags.ts";
@@ -20,7 +21,12 @@ export interface Installation extends AsyncDisposable {
   /** The program with its real settings, as a process. */
   spawn(args?: readonly string[]): Promise<SpawnedReplica>;
   /** The same program in this process, with shorter waits and keys that are made once. */
-  open(args?: readonly string[], options?: { readonly now?: () => number }): Promise<OpenReplica>;
+  open(args?: readonly string[], options?: OpenOptions): Promise<OpenReplica>;
+}
+
+export interface OpenOptions {
+  readonly now?: () => number;
+  readonly lease?: Pick<LeaderElectionOptions, "leaseDurationMs" | "renewDeadlineMs" | "retryPeriodMs">;
 }
 
 export interface SpawnedReplica extends AsyncDisposable {
@@ -113,7 +119,12 @@ export async function installExtension(landscape: Landscape): Promise<Installati
           signal: stop.signal,
           createKey: keyMaker(),
           ...(options.now && { now: options.now }),
-          timing: { ...TIMING, backoff: BACKOFF, certificateIntervalMs: 100 },
+          timing: {
+            ...TIMING,
+            backoff: BACKOFF,
+            certificateIntervalMs: 100,
+            ...(options.lease && { lease: options.lease }),
+          },
         },
         flags,
       );

@@ -109,9 +109,9 @@ export function createGardenlet(client: KubeClient, cancel: { readonly signal: A
       return;
     }
     // Times are compared by seconds: within one of them an old success would look like a new one.
-    while (Date.now() < Date.parse(present.status?.lastOperation?.lastUpdateTime ?? "1970") + 1000) {
-      await sleep(POLL_INTERVAL_MS, cancel);
-    }
+    const lastMs = Date.parse(present.status?.lastOperation?.lastUpdateTime ?? "1970");
+    const untilMs = Math.min(lastMs, Date.now()) + 1000;
+    while (Date.now() < untilMs) await sleep(POLL_INTERVAL_MS, cancel);
     annotations[TIMESTAMP] = nanosecondTime();
     const spec = mergePatch(present.spec, { ...present.spec, providerConfig });
     await client.mergePatch(

@@ -15,11 +15,16 @@ export interface APIServerFront extends AsyncDisposable {
   readonly warnings: readonly string[];
   /** Misbehaves for matching requests until disposed or used up. */
   inject(match: FaultMatch, action: FaultAction): Disposable;
+  /** Asked about every request, until another one is set: what becomes of it. */
+  gate: ((request: FrontRequest) => Passage) | undefined;
   /** Cuts every connection, as a load balancer in front of API servers does. */
   dropConnections(): void;
   /** `token` or `tokenFile` of another user than the admin. */
   kubeconfig(user?: { readonly token?: string; readonly tokenFile?: string }): string;
 }
+
+/** `refuse` cuts the connection; `swallow` has the request handled, and cuts the connection then. */
+export type Passage = "pass" | "refuse" | "swallow";
 
 export interface FrontRequest {
   readonly method: string;
@@ -65,21 +70,25 @@ export async function openFront(target: FrontTarget): Promise<APIServerFront> {
       status: 0,
     };
     if (requests.push(record) > MAX_REQUESTS) requests.shift();
+    const passage = front.gate?.(record) ?? "pass";
+    if (passage === "refuse") return void request.socket.destroy();
     const fault = plan.take({ method, path: url, watch: isWatch });
     if (fault !== undefined && (await misbehave(fault, request, response))) return;
-    forward(request, response, record);
+    forward(request, response, record, passage);
   }
 
   function forward(
     request: IncomingMessage,
     response: ServerResponse,
     record: { status: number; readonly method: string; readonly path: string },
+    passage: Passage,
   ): void {
     const url = strict(record.method, request.url ?? "/");
     const onward = sendRequest(
       new URL(url, target.url),
       { method: record.method, agent, headers: { ...request.headers, host: new URL(target.url).host } },
       (answered) => {
+        if (passage === "swallow") return void request.socket.destroy();
         record.status = answered.statusCode ?? 0;
         const warning = answered.headers["warning"];
         if (warning !== undefined) warnings.push(`${record.method} ${record.path}: ${warning}`);
@@ -107,7 +116,8 @@ export async function openFront(target: FrontTarget): Promise<APIServerFront> {
   server.listen(0, "127.0.0.1");
   await new Promise((resolve, reject) => server.once("listening", resolve).once("error", reject));
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  return {
+  const front: APIServerFront = {
+    gate: undefined,
     url,
     caCertificate: target.caCertificate,
     requests,
@@ -122,6 +132,7 @@ export async function openFront(target: FrontTarget): Promise<APIServerFront> {
       agent.destroy();
     },
   };
+  return front;
 }
 
 function strict(method: string, url: string): string {

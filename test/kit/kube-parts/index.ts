@@ -3,6 +3,6 @@
 export { buildKubeParts, type KubeParts } from "./build.ts";
 export { type Etcd, startEtcd } from "./etcd.ts";
 export { findFreePorts } from "./free-ports.ts";
-export { type APIServerFront, type FrontRequest, openFront } from "./front.ts";
+export { type APIServerFront, type FrontRequest, openFront, type Passage } from "./front.ts";
 export { type KubeAPIServer, startKubeAPIServer } from "./kube-api-server.ts";
 export { type AnyObject, createRawClient, type RawAnswer, type RawClient } from "./raw-client.ts";

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { sleep } from "#async";
+import { BOOTSTRAPPER_NAME, EXTENSION_NAME } from "#extension";
+import { validateOSC } from "#kit/node-agent";
+import { LEASES } from "#kube";
+import type { FrontRequest, Passage } from "../kit/kube-parts/index.ts";
+import { type Landscape, startLandscape } from "./landscape.ts";
+import { type Installation, installExtension } from "./run-extension.ts";
+
+const LEASE = `${EXTENSION_NAME}-leader-election`;
+const isOurs = ({ userAgent }: FrontRequest): boolean => userAgent.startsWith(EXTENSION_NAME);
+const isWrite = ({ method }: FrontRequest): boolean => method !== "GET";
+
+describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
+  let landscape: Landscape;
+  const parts = new AsyncDisposableStack();
+
+  before(async () => {
+    landscape = parts.use(await startLandscape());
+  });
+  after(() => parts.disposeAsync());
+
+  async function holder(installation: Installation): Promise<string> {
+    const name = { namespace: installation.namespace, name: LEASE };
+    const lease = await landscape.gardenlet.client.find(LEASES, name, landscape);
+    return lease?.spec?.holderIdentity ?? "";
+  }
+
+  /** Writes node configurations until the API server calls a webhook that answers. */
+  async function webhookAnswers(namespace: string, pool: string): Promise<void> {
+    for (;;) {
+      try {
+        const osc = await landscape.gardenlet.writeOSC(namespace, { pool });
+        if (/spegel\.service/.test(JSON.stringify(osc))) return;
+      } catch (error) {
+        assert.match(String(error), /failed calling webhook/);
+      }
+      landscape.signal.throwIfAborted();
+      await sleep(50, landscape);
+    }
+  }
+
+  it("goes on with its second replica while the first one stops, without one refused node configuration", async () => {
+    const { gardenlet } = landscape;
+    await using installation = await installExtension(landscape);
+    // Both make certificates at once: nobody was here before.
+    const [first, second] = await Promise.all([installation.spawn(), installation.spawn()]);
+    await using stack = new AsyncDisposableStack();
+    stack.use(first);
+    stack.use(second);
+    await installation.service.ready(2, landscape);
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    await gardenlet.awaitReady(namespace);
+    await webhookAnswers(namespace, "warm-up");
+    const leader = await holder(installation);
+    assert.notEqual(leader, "");
+    let writes = 0;
+    const stop = new AbortController();
+    const writing = Promise.all(
+      ["a", "b", "c", "d"].map(async (pool) => {
+        while (!stop.signal.aborted) {
+          const osc = await gardenlet.writeOSC(namespace, { pool });
+          assert.deepEqual(validateOSC(osc), []);
+          assert.match(JSON.stringify(osc), /spegel\.service/);
+          writes++;
+        }
+      }),
+    );
+    const enough = async (count: number): Promise<void> => {
+      for (const goal = writes + count; writes < goal; ) {
+        await Promise.race([sleep(10, landscape), writing.then(() => assert.fail("the writers ended"))]);
+      }
+    };
+    await enough(40);
+    const isFirstLeading = first.process.output.lines.some(({ text }) =>
+      text.includes("leadership acquired"),
+    );
+    const [leading, other] = isFirstLeading ? [first, second] : [second, first];
+    assert.ok(
+      !other.process.output.lines.some(({ text }) => text.includes("leadership acquired")),
+      "one leads",
+    );
+    const exit = await leading.process.stop();
+    assert.equal(exit.code, 0);
+    await enough(40);
+    stop.abort();
+    await writing;
+    while ((await holder(installation)) === leader || (await holder(installation)) === "")
+      await sleep(50, landscape);
+    await gardenlet.deploy(namespace);
+    await gardenlet.awaitReady(namespace);
+    await gardenlet.deleteExtension(namespace);
+  });
+
+  it("takes up its work again when a leader was killed", async () => {
+    const { gardenlet } = landscape;
+    await using installation = await installExtension(landscape);
+    const lease = ["--leader-election=false"];
+    const first = await installation.spawn(lease);
+    const namespace = await gardenlet.addShoot();
+    landscape.resourceManager.unhealthy.set("extension-registry-spegel", "held up by the test");
+    try {
+      await gardenlet.enable(namespace);
+      await gardenlet.awaitExtension(
+        namespace,
+        ({ status }) => status?.lastOperation?.state === "Processing",
+      );
+      first.process.kill("SIGKILL");
+      await first.process.exited;
+    } finally {
+      landscape.resourceManager.unhealthy.clear();
+      await first[Symbol.asyncDispose]();
+    }
+    await landscape.resourceManager.resync();
+    await using _second = await installation.spawn(lease);
+    await gardenlet.awaitReady(namespace);
+    await webhookAnswers(namespace, "after");
+    await gardenlet.deleteExtension(namespace);
+  });
+
+  it("outlives a crash of the API server and goes on as soon as it is back", async () => {
+    const { gardenlet, seed } = landscape;
+    await using installation = await installExtension(landscape);
+    await using replica = await installation.spawn();
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    await gardenlet.awaitReady(namespace);
+    const other = await gardenlet.addShoot();
+    await gardenlet.enable(other); // in the middle of its work
+    await seed.server.kill();
+    await seed.server.start(landscape);
+    await gardenlet.awaitReady(other);
+    await gardenlet.deploy(namespace);
+    await gardenlet.awaitReady(namespace);
+    await webhookAnswers(other, "after");
+    assert.equal(
+      replica.process.output.lines.filter(({ text }) => text.includes("leadership acquired")).length,
+      1,
+    );
+    await gardenlet.deleteExtension(namespace);
+    await gardenlet.deleteExtension(other);
+  });
+
+  it("gets over slow answers, cut connections, throttling and refusals", async () => {
+    const { gardenlet, seed } = landscape;
+    await using installation = await installExtension(landscape);
+    await using _replica = await installation.open();
+    const namespaces = await Promise.all(Array.from({ length: 5 }, () => gardenlet.addShoot()));
+    const cut = setInterval(() => seed.front.dropConnections(), 700);
+    let count = 0;
+    seed.front.gate = (request) => (isOurs(request) && ++count % 13 === 0 ? "refuse" : "pass");
+    const faults = [
+      seed.front.inject({ method: "POST", path: /secrets/, times: 3 }, { status: 500 }),
+      seed.front.inject({ method: "PATCH", path: /extensions\/registry-spegel/, times: 3 }, { status: 409 }),
+      seed.front.inject(
+        { method: "GET", path: /managedresources/, times: 3 },
+        { status: 429, retryAfterSeconds: 0 },
+      ),
+      seed.front.inject({ path: /clusters\//, times: 5 }, { after: sleep(1000, landscape) }),
+      seed.front.inject({ path: /extensions\?/, watch: true, times: 2 }, { status: 410 }),
+    ];
+    try {
+      // gardenlet's own requests are cut as well; it tries again.
+      for (const namespace of namespaces) await retry(() => gardenlet.enable(namespace));
+      for (const namespace of namespaces) await retry(() => gardenlet.awaitReady(namespace));
+    } finally {
+      clearInterval(cut);
+      seed.front.gate = undefined;
+      for (const fault of faults) fault[Symbol.dispose]();
+    }
+    for (const namespace of namespaces) await gardenlet.deleteExtension(namespace);
+  });
+
+  async function retry<T>(action: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await action();
+      } catch (error) {
+        landscape.signal.throwIfAborted();
+        const text = String(error);
+        assert.match(text, /KubeError/, text);
+      }
+    }
+  }
+
+  it("does not act beside another leader: it ends, and its successor goes on", async () => {
+    const { gardenlet } = landscape;
+    await using installation = await installExtension(landscape);
+    const timing = { lease: { leaseDurationMs: 2000, renewDeadlineMs: 1000, retryPeriodMs: 100 } };
+    const first = await installation.open(["--leader-election=true"], timing);
+    while ((await holder(installation)) === "") await sleep(20, landscape);
+    const name = { namespace: installation.namespace, name: LEASE };
+    const spec = { holderIdentity: "another", leaseDurationSeconds: 2 };
+    await gardenlet.client.mergePatch(LEASES, name, { spec }, landscape);
+    await assert.rejects(first.finished, { code: "KUBE_LEADERSHIP_LOST" });
+    await first[Symbol.asyncDispose]();
+    await using _second = await installation.open(["--leader-election=true"], timing);
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    await gardenlet.awaitReady(namespace); // once the other one's Lease has expired
+    assert.notEqual(await holder(installation), "another");
+    await gardenlet.deleteExtension(namespace);
+  });
+
+  for (const skewMs of [-60_000, 60_000]) {
+    it(`is understood with a clock that is ${skewMs / 1000} s off`, async () => {
+      const { gardenlet } = landscape;
+      await using installation = await installExtension(landscape);
+      await using _replica = await installation.open([], { now: () => Date.now() + skewMs });
+      const namespace = await gardenlet.addShoot();
+      await gardenlet.enable(namespace);
+      await gardenlet.awaitReady(namespace);
+      await webhookAnswers(namespace, "skewed");
+      await gardenlet.deploy(namespace);
+      await gardenlet.awaitReady(namespace);
+      await gardenlet.deleteExtension(namespace);
+    });
+  }
+
+  /** Cuts the extension off at its `stopAt`th write: before the API server sees it, or before it hears the answer. */
+  function crashAt(
+    stopAt: number,
+    last: "refuse" | "swallow",
+  ): { readonly crashed: Promise<void>; readonly writes: () => number } {
+    const crash = Promise.withResolvers<void>();
+    let writes = 0;
+    landscape.seed.front.gate = (request): Passage => {
+      if (!isOurs(request) || request.path.includes("mutatingwebhook")) return "pass";
+      if (writes >= stopAt) return "refuse";
+      if (!isWrite(request) || !request.path.includes("/shoot--")) return "pass";
+      if (++writes < stopAt) return "pass";
+      crash.resolve();
+      return last;
+    };
+    return { crashed: crash.promise, writes: () => writes };
+  }
+
+  const operations = ["create", "delete", "migrate"] as const;
+  for (const operation of operations) {
+    it(`ends in the right state when it dies at any write of a ${operation}`, async (t) => {
+      const { gardenlet, seed, resourceManager } = landscape;
+      await using installation = await installExtension(landscape);
+      let points = 0;
+      for (let stopAt = 1; ; stopAt++) {
+        const namespace = await gardenlet.addShoot();
+        if (operation !== "create") {
+          await using _healthy = await installation.open();
+          await gardenlet.enable(namespace);
+          await gardenlet.awaitReady(namespace);
+        }
+        const { crashed, writes } = crashAt(stopAt, stopAt % 2 === 0 ? "refuse" : "swallow");
+        const replica = await installation.open();
+        const finished = act(operation, namespace);
+        await Promise.race([crashed, finished]);
+        await replica[Symbol.asyncDispose]();
+        seed.front.gate = undefined;
+        const isThrough = writes() < stopAt;
+        if (!isThrough) points++;
+        {
+          await using _successor = await installation.open();
+          await finished;
+          await expectOutcome(operation, namespace);
+          if (operation === "create") await gardenlet.deleteExtension(namespace);
+          if (operation === "migrate") await gardenlet.deleteExtension(namespace);
+        }
+        await resourceManager.collectGarbage(namespace);
+        const left = await seed.admin.list("v1", "Secret", namespace);
+        const expected = operation === "migrate" ? /^(ca-extension-)?registry-spegel/ : /^$/;
+        for (const { metadata } of left) assert.match(metadata.name, expected, `write ${stopAt}`);
+        assert.deepEqual(await seed.admin.list("apps/v1", "Deployment", namespace), [], `write ${stopAt}`);
+        if (isThrough) break;
+      }
+      t.diagnostic(`${points} points of death`);
+      assert.ok(points >= 4);
+    });
+  }
+
+  /** What gardenlet asks for; resolves when it is satisfied. */
+  async function act(operation: (typeof operations)[number], namespace: string): Promise<void> {
+    const { gardenlet } = landscape;
+    if (operation === "create") await gardenlet.enable(namespace);
+    if (operation === "delete") return await gardenlet.deleteExtension(namespace);
+    if (operation === "migrate") await gardenlet.deploy(namespace, "migrate");
+    await gardenlet.awaitReady(namespace);
+  }
+
+  async function expectOutcome(operation: (typeof operations)[number], namespace: string): Promise<void> {
+    const { gardenlet, seed } = landscape;
+    const extension = await gardenlet.extension(namespace);
+    if (operation === "delete") return assert.equal(extension, undefined);
+    if (operation === "migrate") return assert.deepEqual(extension?.metadata.finalizers ?? [], []);
+    assert.deepEqual(extension?.metadata.finalizers, ["extensions.gardener.cloud/registry-spegel"]);
+    assert.ok(await seed.admin.find("apps/v1", "Deployment", BOOTSTRAPPER_NAME, namespace));
+    await webhookAnswers(namespace, "after");
+  }
+});
