@@ -43,13 +43,18 @@ const BATCH = 128;
 const SMALL_BATCH = 32;
 /** Keys planned before other work gets its turn. */
 const PLAN_STEP = 512;
+/** So many of the nearest nodes of the routing table get a record even if others, known by name alone, seem nearer. */
+const TRUSTED_REPLICATION = 5;
 const PING = encodeMessage({ type: MessageType.PING });
 
 export function createAnnouncer(
   deps: {
     readonly logger: Logger;
     readonly channels: ChannelPool;
+    /** All nodes that may take records. */
     readonly contacts: () => Iterable<Contact>;
+    /** Those of them that are known to be alive: some of the nearest of these get every record, whoever else was named. Default all. */
+    readonly trusted?: () => Iterable<Contact>;
     /** The own contact as it goes into a record; without endpoints nothing is sent. */
     readonly self: () => Contact;
     readonly now: () => number;
@@ -104,15 +109,11 @@ export function createAnnouncer(
     waiting.clear();
     newContacts.clear();
     try {
-      await deliver(await plan(keys, undefined));
+      await place(await plan(keys, { isFirst: true }));
       if (arrived.size > 0) {
         const placed = new Set(keys);
-        await deliver(
-          await plan(
-            [...dueAtMs.keys()].filter((key) => !placed.has(key)),
-            arrived,
-          ),
-        );
+        const others = [...dueAtMs.keys()].filter((key) => !placed.has(key));
+        await place(await plan(others, { only: arrived }));
       }
     } catch (err) {
       if (!signal.aborted) deps.logger.error("announcing keys failed", { err });
@@ -122,35 +123,66 @@ export function createAnnouncer(
     }
   }
 
-  /** Which keys go to which node; with `only`, those nodes alone are looked at. Keys are marked as sent. */
-  async function plan(
-    keys: readonly string[],
-    only: ReadonlySet<string> | undefined,
-  ): Promise<Map<Contact, string[]>> {
-    const contacts = [...deps.contacts()];
+  /** Delivers, and lets the next nearest node stand in for each that did not take its records. */
+  async function place(tasks: ReadonlyMap<Contact, readonly string[]>): Promise<void> {
+    const failed = await deliver(tasks);
+    if (failed.size === 0 || signal.aborted) return;
+    const missing = new Map<string, number>();
+    for (const keys of failed.values()) for (const key of keys) missing.set(key, (missing.get(key) ?? 0) + 1);
+    const without = new Set([...failed.keys()].map(({ id }) => id));
+    await deliver(await plan([...missing.keys()], { standIns: { missing, without } }));
+  }
+
+  interface Selection {
+    /** The keys are marked as sent. */
+    readonly isFirst?: boolean;
+    /** These nodes alone, as far as they are among the nearest. */
+    readonly only?: ReadonlySet<string>;
+    /** Of each key the last so many of the nearest that are left. */
+    readonly standIns?: {
+      readonly missing: ReadonlyMap<string, number>;
+      readonly without: ReadonlySet<string>;
+    };
+  }
+
+  /** Which keys go to which node. */
+  async function plan(keys: readonly string[], selection: Selection): Promise<Map<Contact, string[]>> {
+    const { only, standIns } = selection;
+    const isLeft = (contact: Contact): boolean => standIns?.without.has(contact.id) !== true;
+    const contacts = [...deps.contacts()].filter(isLeft);
+    const trusted = deps.trusted === undefined ? [] : [...deps.trusted()].filter(isLeft);
     const tasks = new Map<Contact, string[]>();
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i] as string;
+      if (i % PLAN_STEP === PLAN_STEP - 1) await nextTurn();
       if (!dueAtMs.has(key)) continue; // withdrawn in the meantime
       // A third of the interval is left to chance, so that a burst of keys does not come back as a burst.
-      if (only === undefined) dueAtMs.set(key, deps.now() + intervalMs * (2 / 3 + deps.random() / 3));
-      const nearest =
-        contacts.length <= REPLICATION
-          ? contacts
-          : closest(contacts, kademliaIdOf(binaryBytes(key)), REPLICATION);
-      for (const contact of nearest) {
+      if (selection.isFirst === true) dueAtMs.set(key, deps.now() + intervalMs * (2 / 3 + deps.random() / 3));
+      let targets: Iterable<Contact> = contacts;
+      if (contacts.length > REPLICATION) {
+        const id = kademliaIdOf(binaryBytes(key));
+        const nearest = closest(contacts, id, REPLICATION);
+        targets =
+          standIns === undefined
+            ? new Set([...nearest, ...closest(trusted, id, TRUSTED_REPLICATION)])
+            : nearest.slice(-(standIns.missing.get(key) ?? 0));
+      } else if (standIns !== undefined) continue; // all that are left have it
+      for (const contact of targets) {
         if (only !== undefined && !only.has(contact.id)) continue;
         const list = tasks.get(contact);
         if (list === undefined) tasks.set(contact, [key]);
         else list.push(key);
       }
-      if (i % PLAN_STEP === PLAN_STEP - 1) await nextTurn();
     }
     return tasks;
   }
 
-  async function deliver(tasks: ReadonlyMap<Contact, readonly string[]>): Promise<void> {
+  /** @returns the nodes that did not take their records, with these */
+  async function deliver(
+    tasks: ReadonlyMap<Contact, readonly string[]>,
+  ): Promise<Map<Contact, readonly string[]>> {
     const { info } = deps.self();
+    const failed = new Map<Contact, readonly string[]>();
     const queue = [...tasks];
     const worker = async (): Promise<void> => {
       for (let task = queue.pop(); task !== undefined; task = queue.pop()) {
@@ -165,11 +197,13 @@ export function createAnnouncer(
             err,
           });
           refused.set(contact.id, contact);
+          failed.set(contact, keys);
           deps.onSilent(contact);
         }
       }
     };
     await Promise.all(Array.from({ length: parallelism }, worker));
+    return failed;
   }
 
   /** ADD_PROVIDER has no answer; a PING behind the last one has, and comes when the node has read them all. */

@@ -55,8 +55,19 @@ export function distanceTo(target: Buffer): (contact: Contact) => number {
 /** The `count` contacts nearest to a Kademlia id, nearest first. */
 export function closest(contacts: Iterable<Contact>, target: Buffer, count: number): Contact[] {
   const distance = distanceTo(target);
-  return Array.from(contacts, (contact) => ({ contact, distance: distance(contact) }))
-    .sort((a, b) => a.distance - b.distance)
-    .slice(0, count)
-    .map(({ contact }) => contact);
+  /** Sorted; most contacts of a large table are farther than all of them and are passed over at once. */
+  const nearest: Contact[] = [];
+  const distances: number[] = [];
+  for (const contact of contacts) {
+    const own = distance(contact);
+    if (nearest.length === count && own >= (distances[count - 1] as number)) continue;
+    let at = nearest.length < count ? nearest.length : count - 1;
+    for (; at > 0 && (distances[at - 1] as number) > own; at--) {
+      nearest[at] = nearest[at - 1] as Contact;
+      distances[at] = distances[at - 1] as number;
+    }
+    nearest[at] = contact;
+    distances[at] = own;
+  }
+  return count > 0 ? nearest : [];
 }

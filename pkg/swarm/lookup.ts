@@ -45,7 +45,7 @@ export function createLookups(
     readonly store: ProviderStore;
     readonly policy: AddressPolicy;
     readonly now: () => number;
-    readonly resolved: (seconds: number) => void;
+    readonly resolved: (seconds: number, hops: number) => void;
   },
   options: LookupOptions = {},
 ): Lookups {
@@ -82,10 +82,10 @@ export function createLookups(
 
   async function run(key: string, multihash: Buffer, shared: SharedSearch): Promise<void> {
     const timer = setTimeout(() => shared.stop.abort(), searchTimeoutMs);
-    const onProvider = (contact: Contact): void => {
+    const onProvider = (contact: Contact, hops: number): void => {
       const peer = toPeer(contact);
       if (peer === undefined) return;
-      deps.resolved((deps.now() - shared.startedAtMs) / 1000);
+      deps.resolved((deps.now() - shared.startedAtMs) / 1000, hops);
       shared.found.push(peer);
       announceChange(shared);
     };
@@ -133,7 +133,7 @@ export function createLookups(
       const multihash = multihashOf(key);
       const given = new Set<string>();
       for (const peer of fromStore(multihash)) {
-        deps.resolved((deps.now() - startedAtMs) / 1000);
+        deps.resolved((deps.now() - startedAtMs) / 1000, 0);
         given.add(peer.id);
         yield peer;
         if (signal.aborted || given.size >= count) return;

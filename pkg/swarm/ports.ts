@@ -3,8 +3,11 @@ import type { Contact } from "./contact.ts";
 
 /** What the swarm tells about itself. */
 export interface SwarmMetrics {
-  /** Seconds from the start of a search to a provider that it found. */
-  resolved(seconds: number): void;
+  /**
+   * Seconds from the start of a search to a provider that it found, and over how many nodes the way went: 0 when it was
+   * known here, 1 when a node of the routing table named it.
+   */
+  resolved(seconds: number, hops: number): void;
   /** Called once with the functions that read the current counts. */
   observe(counts: {
     readonly peers: () => number;

@@ -3,7 +3,7 @@
 import type { AddressPolicy } from "./address-policy.ts";
 import { type Contact, closest, createContact, distanceTo } from "./contact.ts";
 import { type Endpoint, parseEndpoint } from "./ip-address.ts";
-import { binaryString, kademliaIdOf } from "./key.ts";
+import { binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import type { PeerClient } from "./ports.ts";
 import { REPLICATION } from "./protocol/answer.ts";
 import { decodeMessage, decodePeer, encodeMessage, MessageType } from "./protocol/message.ts";
@@ -11,10 +11,12 @@ import { decodeMessage, decodePeer, encodeMessage, MessageType } from "./protoco
 export interface SearchDeps {
   readonly client: PeerClient;
   readonly policy: AddressPolicy;
-  /** The routing table. */
+  /** Where a search begins: the routing table, and other nodes that are known. */
   readonly contacts: () => Iterable<Contact>;
   /** Own id as binary string, never asked. */
   readonly selfId: string;
+  /** Every node that an answer names, with addresses. */
+  readonly onLearned?: (contact: Contact) => void;
   /** A node that did not answer: someone should look after it. */
   readonly onSilent: (contact: Contact) => void;
 }
@@ -46,6 +48,8 @@ type State = "new" | "asked" | "slow" | "answered" | "failed";
 interface Candidate {
   readonly contact: Contact;
   readonly distance: number;
+  /** Asked nodes that led to it, itself included. */
+  readonly hops: number;
   state: State;
 }
 
@@ -59,7 +63,8 @@ export async function search(
   target: {
     readonly type: typeof MessageType.GET_PROVIDERS | typeof MessageType.FIND_NODE;
     readonly key: Uint8Array;
-    readonly onProvider?: (provider: Contact) => void;
+    /** `hops`: over how many nodes the way to it went. */
+    readonly onProvider?: (provider: Contact, hops: number) => void;
     readonly signal: AbortSignal;
   },
   options: SearchOptions = {},
@@ -85,11 +90,11 @@ export async function search(
     over.resolve();
   }
 
-  function consider(contacts: Iterable<Contact>): void {
+  function consider(contacts: Iterable<Contact>, hops: number): void {
     for (const contact of contacts) {
       if (seen.has(contact.id)) continue;
       seen.add(contact.id);
-      candidates.push({ contact, distance: distance(contact), state: "new" });
+      candidates.push({ contact, distance: distance(contact), hops, state: "new" });
     }
     candidates.sort((a, b) => a.distance - b.distance);
   }
@@ -125,7 +130,7 @@ export async function search(
     }, slowAfterMs);
     try {
       const frame = await deps.client.request(candidate.contact, request, { signal });
-      learn(frame);
+      learn(frame, candidate.hops);
       candidate.state = "answered";
     } catch {
       candidate.state = "failed";
@@ -136,14 +141,16 @@ export async function search(
     advance();
   }
 
-  function learn(frame: Uint8Array): void {
+  function learn(frame: Uint8Array, hops: number): void {
     const message = decodeMessage(frame);
     for (const provider of readContacts(message.providerPeers.slice(0, MAX_PROVIDERS), provided)) {
       provided.add(provider.id);
-      target.onProvider?.(provider);
+      target.onProvider?.(provider, hops);
     }
     for (const contact of readContacts(message.closerPeers.slice(0, MAX_CLOSER_PEERS), seen)) {
-      if (contact.endpoints.length > 0) consider([contact]);
+      if (contact.endpoints.length === 0) continue;
+      deps.onLearned?.(contact);
+      consider([contact], hops + 1);
     }
   }
 
@@ -166,10 +173,49 @@ export async function search(
     }
   }
 
-  consider(closest(deps.contacts(), kademliaId, REPLICATION));
+  consider(closest(deps.contacts(), kademliaId, REPLICATION), 1);
   signal.addEventListener("abort", end, { once: true });
   if (signal.aborted) end();
   advance();
   await over.promise;
   signal.removeEventListener("abort", end);
+}
+
+/** How many nodes one region is thought to hold: as many as one answer names, with room for those that it does not know. */
+const REGION_SIZE = REPLICATION / 2;
+const MAX_REGIONS = 256;
+const EXPLORE_PARALLELISM = 4;
+const REGION_SEARCH = { parallelism: 2, resiliency: 3, maxRequests: 8, slowAfterMs: 1_000 } as const;
+
+/**
+ * Asks about every part of the key space once, so that `onLearned` hears of all nodes of a swarm of some thousand. The
+ * parts are made smaller until each holds few nodes.
+ */
+export async function explore(
+  deps: SearchDeps,
+  options: { readonly random: () => number; readonly signal: AbortSignal },
+): Promise<void> {
+  const { random, signal } = options;
+  for (let regions = 4, explored = 0; regions <= MAX_REGIONS && !signal.aborted; regions *= 2) {
+    const count = [...deps.contacts()].length;
+    if (explored > 0 && count <= explored * REGION_SIZE) return;
+    if (regions * 2 * REGION_SIZE < count) continue; // too coarse for what is known already
+    const queue = Array.from({ length: regions }, (_, region) => region);
+    const worker = async (): Promise<void> => {
+      for (let region = queue.pop(); region !== undefined && !signal.aborted; region = queue.pop()) {
+        const key = keyInRegion(region, regions, random);
+        await search(deps, { type: MessageType.FIND_NODE, key, signal }, REGION_SEARCH);
+      }
+    };
+    await Promise.all(Array.from({ length: EXPLORE_PARALLELISM }, worker));
+    explored = regions;
+  }
+}
+
+/** A key whose Kademlia id lies in one of `regions` equal parts of the key space (a power of two, at most 256). */
+function keyInRegion(region: number, regions: number, random: () => number): Buffer {
+  for (;;) {
+    const key = multihashOf(`explore ${random()}`);
+    if ((kademliaIdOf(key)[0] as number) >> (8 - Math.log2(regions)) === region) return key;
+  }
 }

@@ -10,8 +10,9 @@ import { type AnnouncerOptions, createAnnouncer } from "./announcer.ts";
 import { createJoining, type JoinOptions } from "./bootstrap/join.ts";
 import type { BootstrapPeer, BootstrapSource } from "./bootstrap/source.ts";
 import { type Contact, contactOf } from "./contact.ts";
+import { createContactBook } from "./contact-book.ts";
 import { SwarmError } from "./errors.ts";
-import { type Host, openHost } from "./host.ts";
+import { type Host, type HostOptions, openHost } from "./host.ts";
 import { openIdentity } from "./identity.ts";
 import { formatEndpoint, parseEndpoint } from "./ip-address.ts";
 import { createLookups, type LookupOptions } from "./lookup.ts";
@@ -21,7 +22,7 @@ import { type ChannelOptions, createChannelPool } from "./protocol/channel.ts";
 import { MessageType } from "./protocol/message.ts";
 import { createProtocolServer, type ProtocolServerOptions } from "./protocol/server.ts";
 import { createProviderStore, type ProviderStoreOptions } from "./provider-store.ts";
-import { search } from "./search.ts";
+import { explore, search } from "./search.ts";
 
 /** This node as a member of the swarm. Disposing leaves it. */
 export interface Swarm extends Router, AsyncDisposable {
@@ -42,6 +43,8 @@ export interface SwarmDeps {
   readonly now?: () => number;
   /** In [0, 1). Default `Math.random`. */
   readonly random?: () => number;
+  /** Connections and the routing table. Default: libp2p on TCP. */
+  readonly openHost?: (options: HostOptions) => Promise<Host>;
 }
 
 export interface SwarmOptions {
@@ -111,12 +114,27 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     options.server,
   );
 
+  const book = createContactBook({ now });
+  /** The routing table, then nodes that were only named. */
+  function* known(): Generator<Contact, void, undefined> {
+    yield* host.contacts();
+    for (const contact of book.contacts()) if (host.contact(contact.id) === undefined) yield contact;
+  }
+  function onLearned(contact: Contact): void {
+    if (contact.id === host.self.id || host.contact(contact.id) !== undefined) return;
+    if (book.add(contact)) announcer.joined(contact);
+  }
+  function onSilent(contact: Contact): void {
+    book.remove(contact.id);
+    verifySoon(contact);
+  }
+
   /** Callers that wait until a node has entered the table, or until the table is empty. */
   const watchers = new Set<() => void>();
   const notify = (): void => watchers.forEach((watcher) => watcher());
 
   const host: Host = opening.use(
-    await openHost({
+    await (deps.openHost ?? openHost)({
       privateKey,
       listen,
       policy,
@@ -137,6 +155,12 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       },
     }),
   );
+
+  const peerCount = (): number => {
+    let count = 0;
+    for (const _ of host.contacts()) count++;
+    return count;
+  };
 
   let cachedSelf: { readonly contact: Contact; readonly readAtMs: number } | undefined;
   /** This node as others should see it. */
@@ -185,16 +209,17 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   const searchDeps = {
     client: channels,
     policy,
-    contacts: () => host.contacts(),
+    contacts: known,
     selfId: host.self.id,
-    onSilent: verifySoon,
+    onLearned,
+    onSilent,
   };
   const lookups = createLookups(
     { ...searchDeps, logger, store, now, resolved: deps.metrics.resolved },
     options.lookup,
   );
   const announcer = createAnnouncer(
-    { logger, channels, contacts: () => host.contacts(), self, now, random, onSilent: verifySoon },
+    { logger, channels, contacts: known, trusted: () => host.contacts(), self, now, random, onSilent },
     options.announce,
   );
 
@@ -205,8 +230,8 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       random,
       isSelf: ({ id, addresses }) =>
         id === host.self.peerId.toString() || addresses.some((address) => isOwnAddress(address)),
-      isIsolated: () => isEmpty(host.contacts()),
-      untilIsolated: ({ signal }) => until(() => isEmpty(host.contacts()), signal),
+      peerCount,
+      untilFewer: (than, { signal }) => until(() => peerCount() < than, signal),
       connect: connectTo,
       onJoined: () => background("find neighbours", findNeighbours),
     },
@@ -231,6 +256,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   async function findNeighbours(signal: AbortSignal): Promise<void> {
     const key = host.self.peerId.toMultihash().bytes;
     await search(searchDeps, { type: MessageType.FIND_NODE, key, signal }, SELF_SEARCH);
+    await explore(searchDeps, { random, signal });
   }
 
   /** Resolves when `holds`, at once or after a change of the routing table, or when the signal aborts. */
@@ -252,7 +278,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   }
 
   deps.metrics.observe({
-    peers: () => [...host.contacts()].length,
+    peers: peerCount,
     providerRecords: () => store.recordCount,
     ownKeys: () => announcer.keyCount,
   });
@@ -273,9 +299,9 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
 
   return {
     peerId: host.self.peerId.toString(),
-    peerCount: () => [...host.contacts()].length,
+    peerCount,
     addresses: () => host.endpoints().map(formatEndpoint),
-    ready: () => !closed && (joining.isAlone || !isEmpty(host.contacts())),
+    ready: () => !closed && (joining.isAlone || peerCount() > 0),
     lookup: (key, lookupOptions) => lookups.lookup(key, lookupOptions),
     async advertise(keys, { signal }) {
       signal.throwIfAborted();
@@ -287,9 +313,4 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
-}
-
-function isEmpty(items: Iterable<unknown>): boolean {
-  for (const _ of items) return false;
-  return true;
 }

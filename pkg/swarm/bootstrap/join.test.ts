@@ -16,13 +16,13 @@ interface Rig extends AsyncDisposable {
   /** What the sources answer, to be changed at will. */
   answers: (BootstrapPeer[] | Error)[];
   readonly asked: { count: number };
-  readonly state: { isolated: boolean; joined: number };
-  becomeIsolated(): void;
+  readonly state: { peers: number; joined: number };
+  lose(peers: number): void;
 }
 
 function openRig(answers: Rig["answers"], options: Parameters<typeof createJoining>[1] = {}): Rig {
   const log: string[] = [];
-  const state = { isolated: true, joined: 0 };
+  const state = { peers: 0, joined: 0 };
   const asked = { count: 0 };
   let wake = Promise.withResolvers<void>();
   const rig = { answers, log, state, asked };
@@ -42,15 +42,14 @@ function openRig(answers: Rig["answers"], options: Parameters<typeof createJoini
       if (id === "poison") throw new Error("poison");
       return id === "self";
     },
-    isIsolated: () => state.isolated,
-    untilIsolated: ({ signal }) =>
-      Promise.race([
-        wake.promise,
-        new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve())),
-      ]),
+    peerCount: () => state.peers,
+    async untilFewer(than, { signal }) {
+      const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+      while (state.peers >= than && !signal.aborted) await Promise.race([wake.promise, aborted]);
+    },
     async connect({ id }) {
       if (id === "dead") throw new Error("dead");
-      state.isolated = false;
+      state.peers = 8;
     },
     onJoined: () => void state.joined++,
   };
@@ -59,8 +58,8 @@ function openRig(answers: Rig["answers"], options: Parameters<typeof createJoini
   const running = joining.run({ signal: stop.signal });
   return Object.assign(rig, {
     joining,
-    becomeIsolated() {
-      state.isolated = true;
+    lose(peers: number) {
+      state.peers -= peers;
       wake.resolve();
       wake = Promise.withResolvers();
     },
@@ -140,10 +139,25 @@ describe("joining", () => {
       () => rig.state.joined,
       (joined) => joined === 1,
     );
-    rig.becomeIsolated();
+    rig.lose(8);
     await eventually(
       () => rig.state.joined,
       (joined) => joined === 2,
+    );
+  });
+
+  it("asks again soon when a quarter of the nodes is lost, and not for fewer", async () => {
+    await using rig = openRig([[OTHER]]);
+    await eventually(
+      () => rig.state.joined,
+      (joined) => joined === 1,
+    );
+    rig.lose(2);
+    assert.equal(rig.asked.count, 1);
+    rig.lose(1);
+    await eventually(
+      () => rig.asked.count,
+      (count) => count > 1,
     );
   });
 
@@ -172,8 +186,8 @@ describe("joining", () => {
           },
         ],
         isSelf: () => false,
-        isIsolated: () => true,
-        untilIsolated: async () => {},
+        peerCount: () => 0,
+        untilFewer: async () => {},
         connect: async () => {},
         onJoined: () => {},
       },

@@ -10,10 +10,10 @@ export interface JoinDeps {
   readonly connect: (peer: BootstrapPeer, options: { readonly signal: AbortSignal }) => Promise<void>;
   /** Whether an entry is this node itself. */
   readonly isSelf: (peer: BootstrapPeer) => boolean;
-  /** True while no node is known. */
-  readonly isIsolated: () => boolean;
-  /** Resolves when the node has become isolated, or the signal aborts. */
-  readonly untilIsolated: (options: { readonly signal: AbortSignal }) => Promise<void>;
+  /** Nodes in the routing table; 0 while this node is isolated. */
+  readonly peerCount: () => number;
+  /** Resolves when the table holds fewer nodes than that, or the signal aborts. */
+  readonly untilFewer: (than: number, options: { readonly signal: AbortSignal }) => Promise<void>;
   /** Called after each attempt that reached somebody. */
   readonly onJoined: () => void;
   readonly random?: () => number;
@@ -23,7 +23,7 @@ export interface JoinOptions {
   /** First and longest wait while isolated. Default 50 ms and 10 s. */
   readonly retryInitialMs?: number;
   readonly retryMaxMs?: number;
-  /** Between attempts while connected. Default 30 min. */
+  /** Longest time between attempts while connected; chance takes up to half of it away. Default 5 min. */
   readonly intervalMs?: number;
   /** One attempt, all sources and dials together. Default 30 s. */
   readonly attemptTimeoutMs?: number;
@@ -38,7 +38,10 @@ export interface Joining {
 
 const RETRY_INITIAL_MS = 50;
 const RETRY_MAX_MS = 10_000;
-const INTERVAL_MS = 30 * 60_000;
+/** Spegel waits 30 min; so long would the halves of a split cluster stay apart. */
+const INTERVAL_MS = 5 * 60_000;
+/** A node that has less than this part of its peers left may be cut off from the others: it asks again sooner. */
+const SHRUNK = 0.75;
 const ATTEMPT_TIMEOUT_MS = 30_000;
 
 /** Finds the first other nodes, again and again while there are none, and now and then afterwards to mend a split swarm. */
@@ -49,8 +52,12 @@ export function createJoining(deps: JoinDeps, options: JoinOptions = {}): Joinin
     ...(deps.random === undefined ? {} : { random: deps.random }),
   });
   const intervalMs = options.intervalMs ?? INTERVAL_MS;
+  const soonMs = options.retryMaxMs ?? RETRY_MAX_MS;
+  const random = deps.random ?? Math.random;
   const attemptTimeoutMs = options.attemptTimeoutMs ?? ATTEMPT_TIMEOUT_MS;
   let isAlone = false;
+
+  const isIsolated = (): boolean => deps.peerCount() === 0;
 
   async function attempt(signal: AbortSignal): Promise<void> {
     const answers = await Promise.allSettled(deps.sources.map((source) => source.peers({ signal })));
@@ -73,7 +80,7 @@ export function createJoining(deps: JoinDeps, options: JoinOptions = {}): Joinin
         });
     });
     if (reached > 0) deps.onJoined();
-    else if (others.length > 0 && deps.isIsolated())
+    else if (others.length > 0 && isIsolated())
       deps.logger.warn("no bootstrap peer was reached", { tried: others.length });
   }
 
@@ -82,19 +89,23 @@ export function createJoining(deps: JoinDeps, options: JoinOptions = {}): Joinin
       return isAlone;
     },
     async run({ signal }) {
+      let waitMs = intervalMs;
+      let usualPeers = 0;
       while (!signal.aborted) {
         try {
           await attempt(AbortSignal.any([signal, AbortSignal.timeout(attemptTimeoutMs)]));
-          if (deps.isIsolated()) {
+          if (isIsolated()) {
             await sleep(backoff.next(), { signal });
-          } else {
-            backoff.reset();
-            const lonely = new AbortController();
-            const either = AbortSignal.any([signal, lonely.signal]);
-            await Promise.race([
-              sleep(intervalMs, { signal: either }),
-              deps.untilIsolated({ signal: either }),
-            ]).finally(() => lonely.abort());
+            continue;
+          }
+          backoff.reset();
+          const hasShrunk = deps.peerCount() < usualPeers * SHRUNK;
+          waitMs = hasShrunk ? Math.min(waitMs * 2, intervalMs) : intervalMs;
+          if (waitMs === intervalMs) usualPeers = deps.peerCount(); // all back, or gone for good
+          const isFew = await waitOrShrink(waitMs, hasShrunk ? 1 : Math.max(usualPeers * SHRUNK, 1), signal);
+          if (isFew && !isIsolated()) {
+            waitMs = Math.min(soonMs, intervalMs);
+            await waitOrShrink(waitMs, 1, signal);
           }
         } catch (err) {
           if (signal.aborted) return;
@@ -104,4 +115,18 @@ export function createJoining(deps: JoinDeps, options: JoinOptions = {}): Joinin
       }
     },
   };
+
+  /** Sleeps for half of `ms` and a random part of the rest; true when it ended early because nodes were lost. */
+  async function waitOrShrink(ms: number, fewerThan: number, signal: AbortSignal): Promise<boolean> {
+    const end = new AbortController();
+    const either = AbortSignal.any([signal, end.signal]);
+    try {
+      return await Promise.race([
+        sleep((ms / 2) * (1 + random()), { signal: either }).then(() => false),
+        deps.untilFewer(fewerThan, { signal: either }).then(() => true),
+      ]);
+    } finally {
+      end.abort();
+    }
+  }
 }

@@ -152,6 +152,7 @@ function createChannel(openStream: OpenStream, contact: Contact, options: Channe
     const on = await currentStream();
     if (pending.length >= maxPending) throw unreachable("too many unanswered requests");
     const answer = Promise.withResolvers<Uint8Array>();
+    answer.promise.catch(() => {}); // when sending fails nobody waits for it
     const timer = setTimeout(() => on.abort(unreachable("no answer in time")), requestTimeoutMs);
     pending.push(answer);
     try {

@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Connection, Stream } from "@libp2p/interface";
+import { multiaddr } from "@multiformats/multiaddr";
+import { type Contact, contactOf } from "../contact.ts";
+import { SwarmError } from "../errors.ts";
+import type { Host, HostOptions } from "../host.ts";
+import { type Endpoint, parseEndpoint } from "../ip-address.ts";
+import { binaryBytes, kademliaIdOf } from "../key.ts";
+import { createChannelPool } from "../protocol/channel.ts";
+import { MessageType } from "../protocol/message.ts";
+import { search } from "../search.ts";
+import type { VirtualClock } from "./virtual-clock.ts";
+import { contactNumber } from "./virtual-swarm.ts";
+
+/** A network in memory: hosts on it stand in for libp2p's, everything above them is the real thing. */
+export interface VirtualNetwork {
+  /** To be given to `openSwarm`; the node gets an identity made of its address. */
+  openHost(options: HostOptions): Promise<Host>;
+  /** The node vanishes: nothing is told to anybody. */
+  crash(ip: string): void;
+  /** Cuts the network: only nodes for which `groupOf` gives the same can reach each other. Undefined mends it. */
+  partition(groupOf: ((ip: string) => number) | undefined): void;
+  readonly traffic: Traffic;
+}
+
+export interface Traffic {
+  /** Writes to streams; one carries one question, one answer, or a batch of records. */
+  messages: number;
+  /** Of these, with what yamux, Noise, TCP and IP add to each, and for each connection what its handshakes take. */
+  bytes: number;
+  connections: number;
+}
+
+export interface VirtualNetworkOptions {
+  readonly roundTripMs: number;
+}
+
+/** yamux 12, Noise 18, TCP and IP 52. */
+const OVERHEAD_BYTES = 82;
+/** TCP, Noise XX, early muxer negotiation, identify both ways; measured on loopback. */
+const CONNECTION_BYTES = 3_200;
+const CONNECTION_ROUND_TRIPS = 3;
+const DIAL_TIMEOUT_MS = 2_000;
+const MAX_CONNECTIONS = 500;
+/** As kad-dht: buckets of 20 for each prefix of at most six bits, the eldest three are pinged before one is replaced. */
+const BUCKET_SIZE = 20;
+const MAX_PREFIX_BITS = 6;
+const PINGED_ELDEST = 3;
+const PING_AGAIN_MS = 600_000;
+const PING_TIMEOUT_MS = 3_000;
+/** As kad-dht: the own neighbourhood and the prefixes are looked at again. */
+const REFRESH_INTERVAL_MS = 300_000;
+const MONITOR_INTERVAL_MS = 30_000;
+
+interface Link {
+  readonly a: VirtualHost;
+  readonly b: VirtualHost;
+  readonly streams: Set<VirtualStream>;
+}
+
+interface VirtualHost {
+  readonly contact: Contact;
+  readonly endpoint: Endpoint;
+  readonly options: HostOptions;
+  readonly links: Map<VirtualHost, Link>;
+  isAlive: boolean;
+  offer(other: VirtualHost): void;
+  unlinked(other: VirtualHost): void;
+}
+
+export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetworkOptions): VirtualNetwork {
+  const oneWayMs = options.roundTripMs / 2;
+  const byAddress = new Map<string, VirtualHost>();
+  const byId = new Map<string, VirtualHost>();
+  const traffic: Traffic = { messages: 0, bytes: 0, connections: 0 };
+  let groupOf: ((ip: string) => number) | undefined;
+  let identities = 0;
+
+  const canReach = (from: VirtualHost, to: VirtualHost): boolean =>
+    from.isAlive &&
+    to.isAlive &&
+    (groupOf === undefined || groupOf(from.endpoint.ip) === groupOf(to.endpoint.ip));
+
+  /** Something on its way to a node: it arrives, or nobody hears of it again. */
+  function transmit(from: VirtualHost, to: VirtualHost, arrive: () => void): void {
+    clock.after(oneWayMs, () => {
+      if (canReach(from, to)) arrive();
+    });
+  }
+
+  function wait(ms: number): Promise<void> {
+    return new Promise((resolve) => clock.after(ms, resolve));
+  }
+
+  async function link(from: VirtualHost, to: VirtualHost | undefined): Promise<Link> {
+    const known = to && from.links.get(to);
+    if (known !== undefined) return known;
+    if (to === undefined || !canReach(from, to)) {
+      await wait(DIAL_TIMEOUT_MS);
+      throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "dial timed out" });
+    }
+    await wait(CONNECTION_ROUND_TRIPS * options.roundTripMs);
+    const meanwhile = from.links.get(to);
+    if (meanwhile !== undefined) return meanwhile;
+    if (!canReach(from, to)) throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "dial broke" });
+    const made: Link = { a: from, b: to, streams: new Set() };
+    from.links.set(to, made);
+    to.links.set(from, made);
+    traffic.connections++;
+    traffic.bytes += CONNECTION_BYTES;
+    from.options.events.connected(to.contact.peerId);
+    to.options.events.connected(from.contact.peerId);
+    // Identify takes a round trip, then each offers the other to its routing table.
+    clock.after(options.roundTripMs, () => from.offer(to));
+    clock.after(options.roundTripMs, () => to.offer(from));
+    for (const host of [from, to]) {
+      if (host.links.size <= (host.options.maxConnections ?? MAX_CONNECTIONS)) continue;
+      const [eldest] = host.links.values();
+      if (eldest !== undefined) unlink(eldest, host);
+    }
+    return made;
+  }
+
+  /** Ends a connection on the side of `by` now and on the other side when it hears of it. */
+  function unlink(ended: Link, by: VirtualHost): void {
+    const other = ended.a === by ? ended.b : ended.a;
+    if (by.links.get(other) !== ended) return;
+    by.links.delete(other);
+    for (const stream of ended.streams) if (stream.host === by) stream.end();
+    by.unlinked(other);
+    transmit(by, other, () => unlink(ended, other));
+  }
+
+  async function ping(from: VirtualHost, to: VirtualHost | undefined, signal: AbortSignal): Promise<void> {
+    const connection = await link(from, to);
+    const other = connection.a === from ? connection.b : connection.a;
+    const pong = Promise.withResolvers<void>();
+    count(32);
+    transmit(from, other, () => {
+      count(32);
+      transmit(other, from, () => pong.resolve());
+    });
+    const onAbort = (): void => pong.reject(signal.reason as Error);
+    signal.addEventListener("abort", onAbort, { once: true });
+    await pong.promise;
+    signal.removeEventListener("abort", onAbort);
+  }
+
+  function count(bytes: number): void {
+    traffic.messages++;
+    traffic.bytes += bytes + OVERHEAD_BYTES;
+  }
+
+  async function openStream(from: VirtualHost, to: VirtualHost | undefined): Promise<Stream> {
+    const connection = await link(from, to);
+    const other = connection.a === from ? connection.b : connection.a;
+    // The newest use goes last: the eldest is the first to be closed.
+    from.links.delete(other);
+    from.links.set(other, connection);
+    const near = new VirtualStream(from, connection);
+    const far = new VirtualStream(other, connection);
+    near.connect(far, { transmit, count });
+    far.connect(near, { transmit, count });
+    count(30);
+    transmit(from, other, () =>
+      other.options.serve(
+        far as unknown as Stream,
+        { remotePeer: from.contact.peerId } as unknown as Connection,
+      ),
+    );
+    return near as unknown as Stream;
+  }
+
+  function openHost(hostOptions: HostOptions): Host {
+    const { events, policy } = hostOptions;
+    const endpoint = { ip: hostOptions.listen.ip ?? "10.255.255.254", port: hostOptions.listen.port };
+    const { peerId } = contactNumber(1_000_000 + identities++);
+    const contact = contactOf(peerId, [endpoint]);
+    const buckets = createBuckets(clock, (eldest) => isSilent(eldest));
+    const timers: NodeJS.Timeout[] = [];
+    const host: VirtualHost = {
+      contact,
+      endpoint,
+      options: hostOptions,
+      links: new Map(),
+      isAlive: true,
+      offer: (other) => void offer(other),
+      unlinked: (other) => events.disconnected(other.contact.peerId),
+    };
+
+    async function offer(other: VirtualHost): Promise<void> {
+      if (!host.isAlive || buckets.contacts.has(other.contact.id)) return;
+      if (await isSilent(other.contact)) return;
+      if (!(await buckets.add(other.contact))) return;
+      events.joined(other.contact);
+    }
+
+    async function isSilent(other: Contact): Promise<boolean> {
+      try {
+        await ping(host, byId.get(other.id), AbortSignal.timeout(PING_TIMEOUT_MS));
+        return false;
+      } catch {
+        remove(other);
+        return true;
+      }
+    }
+
+    function remove(other: Contact): void {
+      if (buckets.remove(other)) events.left(other);
+    }
+
+    const channels = createChannelPool({
+      openStream: (to) => openStream(host, byId.get(to.id)),
+      now: clock.now,
+    });
+    const refreshDeps = {
+      client: channels,
+      policy,
+      contacts: () => buckets.contacts.values(),
+      selfId: contact.id,
+      onSilent: () => {},
+    };
+    async function refresh(): Promise<void> {
+      const targets = [binaryBytes(contact.id), ...Array.from({ length: 3 }, randomTarget)];
+      for (const key of targets) {
+        await search(refreshDeps, { type: MessageType.FIND_NODE, key, signal: AbortSignal.timeout(10_000) });
+      }
+    }
+    timers.push(setInterval(() => void refresh(), REFRESH_INTERVAL_MS * (0.9 + Math.random() / 5)));
+    timers.push(
+      setInterval(() => {
+        for (const each of [...host.links.values()]) void monitor(each);
+      }, MONITOR_INTERVAL_MS),
+    );
+
+    /** As libp2p's connection monitor: a connection whose ping has no answer is closed. */
+    async function monitor(each: Link): Promise<void> {
+      const other = each.a === host ? each.b : each.a;
+      if (host.links.get(other) !== each) return;
+      await ping(host, other, AbortSignal.timeout(10_000)).catch(() => unlink(each, host));
+    }
+
+    byAddress.set(`${endpoint.ip}:${endpoint.port}`, host);
+    byId.set(contact.id, host);
+
+    return {
+      self: contact,
+      endpoints: () => [endpoint],
+      contacts: () => buckets.contacts.values(),
+      contact: (id) => buckets.contacts.get(id),
+      openStream: (to) => openStream(host, byId.get(to.id)),
+      async connect(addresses) {
+        for (const text of addresses) {
+          const target = parseEndpoint(multiaddr(text).bytes);
+          const there = target && byAddress.get(`${target.ip}:${target.port}`);
+          await link(host, there);
+          if (there !== undefined) return there.contact.peerId.toString();
+        }
+        throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "no address" });
+      },
+      async verify(other, { signal }) {
+        try {
+          await ping(host, byId.get(other.id), signal);
+          return true;
+        } catch {
+          remove(other);
+          const target = byId.get(other.id);
+          const open = target && host.links.get(target);
+          if (open !== undefined) unlink(open, host);
+          return false;
+        }
+      },
+      forget: async () => {},
+      async [Symbol.asyncDispose]() {
+        timers.forEach(clearInterval);
+        channels[Symbol.dispose]();
+        for (const each of [...host.links.values()]) unlink(each, host);
+        // What was said last is still heard; then the node is gone.
+        clock.after(oneWayMs * 2, () => bury(host));
+      },
+    };
+  }
+
+  function bury(host: VirtualHost): void {
+    host.isAlive = false;
+    const address = `${host.endpoint.ip}:${host.endpoint.port}`;
+    if (byAddress.get(address) === host) byAddress.delete(address);
+  }
+
+  return {
+    openHost: async (hostOptions) => openHost(hostOptions),
+    crash(ip) {
+      for (const host of byAddress.values()) if (host.endpoint.ip === ip) bury(host);
+    },
+    partition(groups) {
+      groupOf = groups;
+    },
+    traffic,
+  };
+}
+
+function randomTarget(): Buffer {
+  return Buffer.from(Array.from({ length: 34 }, () => Math.floor(Math.random() * 256)));
+}
+
+interface Buckets {
+  readonly contacts: Map<string, Contact>;
+  add(contact: Contact): Promise<boolean>;
+  remove(contact: Contact): boolean;
+}
+
+interface Bucket {
+  readonly bits: number;
+  members: { readonly contact: Contact; readonly place: number; pingedAtMs: number }[];
+}
+
+/** The routing table of kad-dht: a bucket is split until its prefix has six bits. */
+function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Promise<boolean>): Buckets {
+  const contacts = new Map<string, Contact>();
+  let buckets: (Bucket & { readonly prefix: number })[] = [{ bits: 0, prefix: 0, members: [] }];
+  const placeOf = (contact: Contact): number => kademliaIdOf(binaryBytes(contact.id)).readUInt8(0) >> 2;
+  const bucketOf = (place: number): Bucket & { readonly prefix: number } =>
+    buckets.find(({ bits, prefix }) => place >> (MAX_PREFIX_BITS - bits) === prefix) as Bucket & {
+      readonly prefix: number;
+    };
+
+  async function add(contact: Contact): Promise<boolean> {
+    if (contacts.has(contact.id)) return false;
+    const place = placeOf(contact);
+    const bucket = bucketOf(place);
+    if (bucket.members.length < BUCKET_SIZE) {
+      bucket.members.push({ contact, place, pingedAtMs: clock.now() });
+      contacts.set(contact.id, contact);
+      return true;
+    }
+    if (bucket.bits < MAX_PREFIX_BITS) {
+      const halves = [0, 1].map((bit) => ({
+        bits: bucket.bits + 1,
+        prefix: bucket.prefix * 2 + bit,
+        members: bucket.members.filter(
+          (member) => ((member.place >> (MAX_PREFIX_BITS - bucket.bits - 1)) & 1) === bit,
+        ),
+      }));
+      buckets = [...buckets.filter((each) => each !== bucket), ...halves];
+      return add(contact);
+    }
+    const eldest = bucket.members
+      .filter(({ pingedAtMs }) => clock.now() - pingedAtMs > PING_AGAIN_MS)
+      .slice(0, PINGED_ELDEST);
+    let hasRoom = false;
+    for (const member of eldest) {
+      member.pingedAtMs = clock.now();
+      if (await isSilent(member.contact)) hasRoom = true;
+    }
+    return hasRoom && add(contact);
+  }
+
+  return {
+    contacts,
+    add,
+    remove(contact) {
+      if (!contacts.delete(contact.id)) return false;
+      const bucket = bucketOf(placeOf(contact));
+      bucket.members = bucket.members.filter((member) => member.contact.id !== contact.id);
+      return true;
+    },
+  };
+}
+
+interface Wire {
+  transmit(from: VirtualHost, to: VirtualHost, arrive: () => void): void;
+  count(bytes: number): void;
+}
+
+type Listener = (event: { readonly data: Uint8Array }) => void;
+
+/** One end of a stream: as much of libp2p's as the channels and the server use. */
+class VirtualStream {
+  readonly host: VirtualHost;
+  status: "open" | "closed" = "open";
+  readStatus = "readable";
+  private readonly link: Link;
+  private readonly listeners = new Map<string, Listener[]>();
+  private readonly received: Uint8Array[] = [];
+  private far: VirtualStream | undefined;
+  private wire: Wire | undefined;
+  private isWriteClosed = false;
+  private isFarWriteClosed = false;
+
+  constructor(host: VirtualHost, link: Link) {
+    this.host = host;
+    this.link = link;
+    link.streams.add(this);
+  }
+
+  connect(far: VirtualStream, wire: Wire): void {
+    this.far = far;
+    this.wire = wire;
+  }
+
+  addEventListener(type: string, listener: Listener): void {
+    const known = this.listeners.get(type);
+    if (known === undefined) this.listeners.set(type, [listener]);
+    else known.push(listener);
+  }
+
+  send(bytes: Uint8Array): boolean {
+    if (this.status !== "open" || this.isWriteClosed) throw new Error("stream is closed");
+    const copy = Uint8Array.from(bytes);
+    this.wire?.count(copy.length);
+    this.toFar((far) => far.receive(copy));
+    return true;
+  }
+
+  pause(): void {
+    this.readStatus = "paused";
+  }
+
+  resume(): void {
+    this.readStatus = "readable";
+    for (const bytes of this.received.splice(0)) this.receive(bytes);
+  }
+
+  abort(_error: Error): void {
+    if (this.status === "closed") return;
+    this.end();
+    this.toFar((far) => far.end());
+  }
+
+  async close(): Promise<void> {
+    if (this.status === "closed" || this.isWriteClosed) return;
+    this.isWriteClosed = true;
+    this.toFar((far) => far.endOfInput());
+    if (this.isFarWriteClosed) this.end();
+  }
+
+  /** The stream is over on this side. */
+  end(): void {
+    if (this.status === "closed") return;
+    this.status = "closed";
+    this.link.streams.delete(this);
+    this.emit("close");
+  }
+
+  private receive(bytes: Uint8Array): void {
+    if (this.status === "closed") return;
+    if (this.readStatus === "paused") this.received.push(bytes);
+    else this.emit("message", bytes);
+  }
+
+  private endOfInput(): void {
+    if (this.status === "closed") return;
+    this.isFarWriteClosed = true;
+    this.emit("remoteCloseWrite");
+    if (this.isWriteClosed) this.end();
+  }
+
+  private toFar(action: (far: VirtualStream) => void): void {
+    const { far } = this;
+    if (far !== undefined) this.wire?.transmit(this.host, far.host, () => action(far));
+  }
+
+  private emit(type: string, data: Uint8Array = new Uint8Array(0)): void {
+    for (const listener of this.listeners.get(type) ?? []) listener({ data });
+  }
+}
