@@ -82,7 +82,7 @@ function report(all: readonly FaultResult[]): string {
     "",
     "- *second call succeeds*: with wrong bytes containerd refuses the finished layer, and that call of PullImage is lost.",
     "  The kubelet's next one has the peer read through before a byte of it goes on, and takes another source. Its pause",
-    "  between the two (10 s) is not counted here.",
+    "  between the two (10 s) is not counted here. One layer's time is lost with the first call, another by reading through.",
     "- *foreign*: a stand-in for a peer with another mirror, which goes on sending what is wrong.",
     `- *local daemon frozen*: containerd waits for minutes on a mirror that has accepted and says nothing; it has no time`,
     `  limit there that a mirror could set. The systemd watchdog kills the daemon after ${WATCHDOG_MS / 1000} s, played here by the test, and`,
