@@ -49,15 +49,16 @@ export const CUSTOM_RESOURCES: readonly CustomResources[] = existsSync(FULL_DIRE
   ? ["own", "full"]
   : ["own"];
 
+/** Everything ends then, so that nothing waits forever. */
 const LIFETIME_MS = 600_000;
 const POLL_INTERVAL_MS = 25;
 
 /** Starts etcd and both API servers: about three seconds. */
 export async function startLandscape(
-  options: { readonly customResources?: CustomResources } = {},
+  options: { readonly customResources?: CustomResources; readonly lifetimeMs?: number } = {},
 ): Promise<Landscape> {
   await using parts = new AsyncDisposableStack();
-  const signal = AbortSignal.timeout(LIFETIME_MS);
+  const signal = AbortSignal.timeout(options.lifetimeMs ?? LIFETIME_MS);
   const directory = await mkdtemp(join(tmpdir(), "landscape-"));
   parts.defer(() => rm(directory, { recursive: true, force: true }));
   const paths = await buildKubeParts({ report: console.log, signal });
