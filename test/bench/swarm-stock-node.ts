@@ -65,7 +65,14 @@ export async function openStockNode(ip: string, options: { readonly blind: boole
     async join(addresses) {
       const [first] = addresses;
       if (first === undefined || first.endsWith(own)) return;
-      await node.dial(multiaddr(first));
+      for (let tries = 1; ; tries++) {
+        try {
+          await node.dial(multiaddr(first));
+          break;
+        } catch (error) {
+          if (tries === 10) throw error; // a busy machine lets some handshakes time out
+        }
+      }
       while (routingTableSize(dht) === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     },
     refresh: async () => {}, // it does so by itself; to wait for it takes minutes among 50 nodes

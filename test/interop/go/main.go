@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command peer is one node of a Spegel swarm without its registry: go-libp2p and its Kademlia DHT with the settings
+// Command peer is one node of a Spegel swarm, with a registry if it is told to: go-libp2p and its Kademlia DHT with the settings
 // of Spegel v0.7 (TCP only, server mode, protocol /spegel/kad/1.0.0, provider validity derived from the interval).
 //
 // A test writes one request per line to standard input and reads one answer per line from standard output. The first
@@ -15,6 +15,9 @@
 //	{"op":"ping","addrs":[MULTIADDR]}             PING on the DHT protocol
 //	{"op":"peers"}                                ids in the routing table
 //	{"op":"selfcheck","addrs":[MULTIADDR]}        FIND_NODE for the peer's own id, as the routing table does before it trusts a peer
+//	{"op":"security","addrs":[MULTIADDR]}         the security protocol that is agreed on with a peer
+//	{"op":"put","mediaType":T,"tag":NAME,"content":BASE64}   into the registry; gives the digest
+//	{"op":"fault","keys":[KIND]}                  what the registry does wrong towards other nodes; "" for nothing
 //
 // The end of input ends the process.
 package main
@@ -46,6 +49,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	mh "github.com/multiformats/go-multihash"
@@ -57,6 +62,10 @@ type request struct {
 	Addrs []string `json:"addrs"`
 	URL   string   `json:"url"`
 	Count int      `json:"count"`
+
+	MediaType string `json:"mediaType"`
+	Tag       string `json:"tag"`
+	Content   []byte `json:"content"`
 }
 
 type answer struct {
@@ -70,12 +79,17 @@ type member struct {
 	host     host.Host
 	dht      *dht.IpfsDHT
 	provider *provider.SweepingProvider
+	registry *registry
 }
 
 type memberOptions struct {
 	listen   string
 	identity string
 	validity time.Duration
+	// registry is the address of the HTTP registry, none when empty.
+	registry string
+	// security names the only security protocol; both when empty, TLS first.
+	security string
 	// wrap puts something before the provider store.
 	wrap func(self peer.ID, store records.ProviderStore) records.ProviderStore
 }
@@ -84,6 +98,8 @@ func main() {
 	listen := flag.String("listen", "/ip4/127.0.0.1/tcp/0", "multiaddr to listen on")
 	identity := flag.String("identity", "", "PKCS#8 PEM file of the Ed25519 key; a new key when empty")
 	validity := flag.Duration("validity", 19*time.Minute, "life of a provider record")
+	registry := flag.String("registry", "", "host:port of the HTTP registry; none when empty")
+	security := flag.String("security", "", "noise or tls alone; both when empty, as Spegel")
 	group := flag.String("group", "", "multiaddrs of a whole group of members under measurement, separated by commas")
 	blind := flag.Bool("blind", false, "the first member of the group keeps no records of others")
 	flag.Parse()
@@ -91,7 +107,9 @@ func main() {
 	if *group != "" {
 		err = runBench(strings.Split(*group, ","), *blind)
 	} else {
-		err = run(memberOptions{listen: *listen, identity: *identity, validity: *validity})
+		err = run(memberOptions{
+			listen: *listen, identity: *identity, validity: *validity, registry: *registry, security: *security,
+		})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -134,7 +152,7 @@ func (m *member) close() error {
 
 func newMember(o memberOptions) (*member, error) {
 	options := []libp2p.Option{
-		libp2p.ListenAddrStrings(o.listen),
+		libp2p.ListenAddrStrings(strings.Split(o.listen, ",")...),
 		libp2p.NoTransports,
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.DisableIdentifyAddressDiscovery(),
@@ -145,6 +163,12 @@ func newMember(o memberOptions) (*member, error) {
 			return nil, err
 		}
 		options = append(options, libp2p.Identity(key))
+	}
+	switch o.security {
+	case "noise":
+		options = append(options, libp2p.Security(noise.ID, noise.New))
+	case "tls":
+		options = append(options, libp2p.Security(tls.ID, tls.New))
 	}
 	h, err := libp2p.New(options...)
 	if err != nil {
@@ -175,7 +199,13 @@ func newMember(o memberOptions) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &member{host: h, dht: d, provider: p}, nil
+	m := &member{host: h, dht: d, provider: p}
+	if o.registry != "" {
+		if m.registry, err = openRegistry(m, o.registry); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
 // readKey loads a key file in the way Spegel does.
@@ -271,6 +301,19 @@ func (m *member) answer(r request) (any, error) {
 		}
 		named, err := messenger.GetClosestPeers(ctx, id, id)
 		return len(named), err
+	case "security":
+		id, err := m.connect(ctx, r.Addrs)
+		if err != nil {
+			return nil, err
+		}
+		return string(m.host.Network().ConnsToPeer(id)[0].ConnState().Security), nil
+	case "put":
+		return m.registry.put(ctx, r.MediaType, r.Tag, r.Content)
+	case "fault":
+		m.registry.mu.Lock()
+		defer m.registry.mu.Unlock()
+		m.registry.fault = r.Keys[0]
+		return r.Keys[0], nil
 	case "peers":
 		return m.dht.RoutingTable().ListPeers(), nil
 	}
