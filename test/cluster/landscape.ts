@@ -78,7 +78,10 @@ export async function startLandscape(
   await installCustomResources(seed.admin, options.customResources ?? "own", signal);
   const resourceManager = parts.use(await startResourceManager(seed, shoot));
   const client = parts.use(await adminClient(seed));
-  const gardenlet = createGardenlet(client, { signal });
+  const gardenlet = createGardenlet(client, {
+    signal,
+    ...(options.lifetimeMs !== undefined && { readyTimeoutMs: options.lifetimeMs }),
+  });
   const running = parts.move();
   return {
     seed,

@@ -2,7 +2,6 @@
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { EXTENSION_NAME } from "#extension";
 import type { LeaderElectionOptions } from "#kube";
 import { silentLogger } from "#log";
@@ -12,6 +11,7 @@ import { openExtension } from "../../cmd/extension/wire.ts";
 import { type RunningProcess, startProcess } from "../kit/process/index.ts";
 import { extensionInstallation } from "./extension-rights.ts";
 import type { Landscape } from "./landscape.ts";
+import { programCommand } from "./program-command.ts";
 import { openService, type ServiceStandIn } from "./stand-ins/service.ts";
 
 /** An installed extension: its namespace, its rights, and the way to its webhook. Replicas are started one by one. */
@@ -42,7 +42,6 @@ export interface OpenReplica extends AsyncDisposable {
 }
 
 export const NODE_IMAGE = "registry.example.org/spegel@sha256:bb";
-const MAIN = fileURLToPath(new URL("../../cmd/extension/main.ts", import.meta.url));
 const RUNNING = /"msg":"running"/;
 const READY_TIMEOUT_MS = 30_000;
 const TIMING = { pollIntervalMs: 20, healthTimeoutMs: 20_000, deletionTimeoutMs: 20_000 };
@@ -86,10 +85,11 @@ export async function installExtension(landscape: Landscape): Promise<Installati
     namespace,
     service,
     async spawn(args = []) {
+      const program = programCommand("gardener-extension-registry-spegel");
       const running = await startProcess({
         name: "extension",
-        command: process.execPath,
-        args: ["--disable-warning=ExperimentalWarning", MAIN, ...base, "--shutdown-delay-seconds=1", ...args],
+        command: program.command,
+        args: [...program.args, ...base, "--shutdown-delay-seconds=1", ...args],
         ready: { kind: "line", pattern: RUNNING },
         readyTimeoutMs: READY_TIMEOUT_MS,
         signal: landscape.signal,

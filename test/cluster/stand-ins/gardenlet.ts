@@ -82,7 +82,12 @@ async function readExample<T>(name: string): Promise<T> {
   return (await readManifests(new URL(name, EXAMPLES)))[0] as T;
 }
 
-export function createGardenlet(client: KubeClient, cancel: { readonly signal: AbortSignal }): Gardenlet {
+export function createGardenlet(
+  client: KubeClient,
+  options: { readonly signal: AbortSignal; readonly readyTimeoutMs?: number },
+): Gardenlet {
+  const cancel = { signal: options.signal };
+
   async function clusterOf(namespace: string, change: ClusterChange): Promise<MutableCluster> {
     const cluster = await readExample<MutableCluster>("cluster.yaml");
     cluster.metadata.name = namespace;
@@ -123,7 +128,7 @@ export function createGardenlet(client: KubeClient, cancel: { readonly signal: A
   }
 
   async function poll<T>(what: () => Promise<string>, read: () => Promise<T | undefined>): Promise<T> {
-    const deadline = performance.now() + READY_TIMEOUT_MS;
+    const deadline = performance.now() + (options.readyTimeoutMs ?? READY_TIMEOUT_MS);
     for (;;) {
       const found = await read();
       if (found !== undefined) return found;

@@ -7,12 +7,12 @@
 import { createHash } from "node:crypto";
 import { mkdtemp } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { createTaskGroup, sleep } from "#async";
 import { BOOTSTRAPPER_NAME } from "#extension";
 import { type DeploymentView, materializePod } from "../../demo/materialize-pod.ts";
 import { type RunningProcess, startProcess } from "../../kit/process/index.ts";
 import type { Landscape } from "../landscape.ts";
+import { programCommand } from "../program-command.ts";
 import { openService } from "./service.ts";
 
 export interface Workload extends AsyncDisposable {
@@ -29,7 +29,6 @@ const POLL_INTERVAL_MS = 50;
 /** Until the endpoint of a pod that is told to stop is gone from the gateway; in a cluster it is often more. */
 const ENDPOINT_DELAY_MS = 500;
 const CONTAINER_PORT = 8443;
-const MAIN = fileURLToPath(new URL("../../../cmd/bootstrapper/main.ts", import.meta.url));
 const TOKEN_FILE = "/var/run/secrets/gardener.cloud/shoot/generic-kubeconfig/token";
 
 interface Pod {
@@ -80,10 +79,11 @@ export async function startWorkload(landscape: Landscape, namespace: string): Pr
         );
       },
     });
+    const program = programCommand("registry-spegel-bootstrapper");
     const running = await startProcess({
       name: "bootstrapper",
-      command: process.execPath,
-      args: ["--disable-warning=ExperimentalWarning", MAIN, ...pod.args],
+      command: program.command,
+      args: [...program.args, ...pod.args],
       env: pod.env,
       ready: { kind: "http", url: pod.readinessURL },
       readyTimeoutMs: 30_000,
