@@ -88,7 +88,7 @@ export const TIERS: readonly Tier[] = [
     name: "cluster",
     about: "a real etcd and kube-apiserver, with the parts of Gardener around the extension",
     files: /^test\/cluster\/.*\.test\.ts$/,
-    concurrency: 1,
+    concurrency: 2,
     timeoutMs: 300_000,
     programs: { go: undefined },
     script: "test/kit/kube-parts/main.ts",
