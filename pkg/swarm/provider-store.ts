@@ -28,14 +28,14 @@ export interface ProviderPeer {
 export interface ProviderStoreOptions {
   /** Life of a record in milliseconds. Default 19 min: Spegel's 15 min interval and twice 2 min delay. At most a day. */
   readonly validityMs?: number;
-  /** All records together. Default 200,000, about 25 MB. */
+  /** All records together. Default 120,000, about 16 MB: a node of a large swarm gets 20 x the keys of one. */
   readonly maxRecords?: number;
   /** Peers with records. Default and maximum 2048. */
   readonly maxPeers?: number;
 }
 
 const PROVIDER_VALIDITY_MS = 19 * 60_000;
-const MAX_RECORDS = 200_000;
+const MAX_RECORDS = 120_000;
 const MAX_PEERS = 2048;
 
 /**

@@ -22,7 +22,8 @@ const signal = AbortSignal.timeout(15 * 60_000);
 
 function row(report: LoadReport): void {
   const mib = (bytes: number): string => (bytes / MIB).toFixed(1);
-  const { load, durationMs, peakAnonymous, peakWithoutPageCache, peakGroup, oomKills, restarts } = report;
+  const { load, durationMs, peakAnonymous, peakWithoutPageCache, peakGroup, oomKills, restarts, turnedAway } =
+    report;
   const cells = [
     load,
     mib(peakAnonymous),
@@ -30,6 +31,7 @@ function row(report: LoadReport): void {
     mib(peakGroup),
     oomKills,
     restarts,
+    turnedAway,
     (durationMs / 1000).toFixed(1),
   ];
   console.log(`| ${cells.join(" | ")} |`);
@@ -49,9 +51,9 @@ await using loads = await prepareMemoryLoads(
 );
 console.log(`control groups of version ${rig.machine.groupVersion}, MemoryMax=${values.limit}`);
 console.log(
-  "| load | peak anonymous MiB | peak without page cache MiB | peak of the group MiB | OOM kills | restarts | s |",
+  "| load | peak anonymous MiB | peak without page cache MiB | peak of the group MiB | OOM kills | restarts | repeated | s |",
 );
-console.log("|---|---|---|---|---|---|---|");
+console.log("|---|---|---|---|---|---|---|---|");
 row(await loads.idle());
 row(await loads.ownKeys());
 row(await loads.records());

@@ -12,19 +12,15 @@ export interface Transfer {
 }
 
 /**
- * Runs transfers at once, cheaply: one buffer per connection, no streams.
+ * Runs one transfer cheaply: one buffer, no streams.
  *
- * @returns the bytes of each body
+ * @returns the bytes of the body
  * @throws Error for a status other than 200 and for a body that ends early
  */
-export function drainBodies(
-  transfers: readonly Transfer[],
+export function drainBody(
+  { host, port, path, headers = {} }: Transfer,
   { signal }: { readonly signal: AbortSignal },
-): Promise<number[]> {
-  return Promise.all(transfers.map((transfer) => drain(transfer, signal)));
-}
-
-function drain({ host, port, path, headers = {} }: Transfer, signal: AbortSignal): Promise<number> {
+): Promise<number> {
   return new Promise((resolve, reject) => {
     let head: Buffer | undefined = Buffer.alloc(0);
     let wanted = 0;
