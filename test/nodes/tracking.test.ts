@@ -88,7 +88,10 @@ describe("what other nodes find", () => {
       const answers = await Promise.all(
         manifests.map((object) => rig.ask(neighbour(holder), image, `manifests/${object.digest}`)),
       );
-      assert.deepEqual(answers.toSorted((left, right) => left - right), [200, 404]);
+      assert.deepEqual(
+        answers.toSorted((left, right) => left - right),
+        [200, 404],
+      );
 
       const ctr = (...words: string[]): Promise<string> => containerd.ctr("--namespace", "k8s.io", ...words);
       await ctr("images", "tag", image.name, "no-registry-and-no-slash");
