@@ -43,8 +43,9 @@ describe("a Shoot whose authorities are rotated", { timeout: 250_000 }, () => {
 
   async function hostOf(namespace: string): Promise<string> {
     const extension = await landscape.gardenlet.extension(namespace);
-    const { bootstrapURL } = extension?.status?.providerStatus as { readonly bootstrapURL: string };
-    return new URL(bootstrapURL).hostname;
+    const status = extension?.status?.providerStatus as { readonly bootstrapURL: string } | undefined;
+    assert.ok(status);
+    return new URL(status.bootstrapURL).hostname;
   }
 
   /** What gardenlet does in one Shoot reconciliation: Extension, node configuration, nodes. */
@@ -169,10 +170,8 @@ describe("a Shoot whose authorities are rotated", { timeout: 250_000 }, () => {
     });
     await gardenlet.deploy(namespace);
     const extension = await gardenlet.awaitReady(namespace);
-    const { caBundleSecretName, clientSecretName } = extension.status?.providerStatus as Record<
-      string,
-      string
-    >;
+    const status = extension.status?.providerStatus as Record<string, string> | undefined;
+    const { caBundleSecretName, clientSecretName } = status ?? {};
     const bundle = join(directory, "bundle.pem");
     const data = await gardenlet.secretData(namespace, caBundleSecretName ?? "");
     await writeFile(bundle, data?.["bundle.crt"] ?? "");

@@ -228,7 +228,7 @@ function fresh(spec: OperatingSystemConfig["spec"]): OperatingSystemConfig["spec
 }
 
 /** Ready as gardenlet sees it (pkg/utils/kubernetes/health, CheckExtensionObject). */
-export function isReady(extension: Extension): boolean {
+function isReady(extension: Extension): boolean {
   const { metadata, status } = extension;
   const timestamp = metadata.annotations?.[TIMESTAMP];
   return (
@@ -248,7 +248,7 @@ function nanosecondTime(): string {
 }
 
 /** The RFC 7386 patch that makes `to` of `from`; undefined when they are equal. */
-export function mergePatch(from: unknown, to: unknown): unknown {
+function mergePatch(from: unknown, to: unknown): unknown {
   if (isDeepStrictEqual(from, to)) return undefined;
   if (!isRecord(from) || !isRecord(to)) return to;
   const gone = Object.keys(from).filter((key) => from[key] !== undefined && to[key] === undefined);
