@@ -115,6 +115,28 @@ describe("a swarm", () => {
     }
   });
 
+  it("is one swarm when all nodes start at the same instant and know addresses alone", async () => {
+    const ips = Array.from({ length: 8 }, (_, i) => `127.0.4.${i + 1}`);
+    let port: string | undefined;
+    {
+      await using reserved = await openNode(`${ips[0]}:0`);
+      port = reserved.addresses()[0]?.split("/")[4];
+    }
+    const everybody: BootstrapSource = {
+      name: "everybody",
+      peers: async () => ips.map((ip) => ({ id: undefined, addresses: [`/ip4/${ip}/tcp/${port}`] })),
+    };
+    await using stack = new AsyncDisposableStack();
+    const nodes = await Promise.all(ips.map((ip) => openNode(`${ip}:${port}`, everybody)));
+    for (const node of nodes) stack.use(node);
+    await Promise.all(nodes.map((node, i) => node.advertise([`key of ${i}`], { signal })));
+    for (const asker of nodes) {
+      for (const [i, holder] of nodes.entries()) {
+        if (holder !== asker) await eventually(() => find(asker, `key of ${i}`), isAmong(holder));
+      }
+    }
+  });
+
   it("goes on with a node that returns under a new identity at its old address", async () => {
     await using first = await openNode("127.0.0.2:0");
     let port: string | undefined;

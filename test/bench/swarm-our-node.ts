@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { isIPv6 } from "node:net";
 import { silentLogger } from "#log";
 import { createStaticBootstrap, openSwarm } from "#swarm";
 import type { BenchNode } from "./swarm-worker.ts";
@@ -25,7 +26,7 @@ export async function openOurNode(ip: string, options: { readonly blind: boolean
       ],
     },
     {
-      routerAddress: `${ip}:0`,
+      routerAddress: `${isIPv6(ip) ? `[${ip}]` : ip}:0`,
       dataDirectory: undefined,
       signal,
       join: { retryMaxMs: 200 },

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, describe, it } from "node:test";
 import { silentLogger } from "#log";
@@ -142,6 +142,61 @@ describe("a swarm with go-libp2p peers", { skip: skipReason() }, () => {
       await using peer = await startPeer();
       assert.equal(await peer.request(request), node.peerId);
     }
+  });
+
+  it("lets a Go peer join by HTTP when the list names no id", async () => {
+    await using node = await openNode([]);
+    await using list = await serveBootstrapId(
+      { peerId: "", addresses: () => node.addresses() },
+      { host: "127.0.0.1", port: 0 },
+    );
+    await using peer = await startPeer();
+    assert.equal(
+      await peer.request({ op: "joinhttp", url: `http://127.0.0.1:${list.port}/id` }),
+      node.peerId,
+    );
+  });
+
+  it("agrees on Noise with a Go peer that would rather have TLS, and on nothing with one that has TLS alone", async () => {
+    await using node = await openNode([]);
+    const addrs = [`${node.addresses()[0]}/p2p/${node.peerId}`];
+    await using both = await startPeer();
+    assert.equal(await both.request({ op: "security", addrs }), "/noise");
+    await using noiseOnly = await startPeer("-security", "noise");
+    assert.equal(await noiseOnly.request({ op: "security", addrs }), "/noise");
+    await using tlsOnly = await startPeer("-security", "tls");
+    await assert.rejects(tlsOnly.request({ op: "security", addrs }), /security protocol/);
+  });
+
+  const hasIpv6 = Object.values(networkInterfaces())
+    .flat()
+    .some((address) => address?.address === "::1");
+  it("shares keys with Go over IPv6, in both directions", {
+    skip: hasIpv6 ? false : "the machine has no IPv6 loopback address",
+  }, async () => {
+    await using peer = await startPeer("-listen", "/ip6/::1/tcp/0");
+    await using node = await openNode([bootstrapFrom(peer)], { routerAddress: "[::1]:0" });
+    await eventually(node.ready, Boolean);
+    const [theirs, ours] = [newKey(), newKey()];
+    await peer.request({ op: "advertise", keys: [theirs] });
+    assert.deepEqual(await find(node, theirs), [{ id: peer.id, addresses: ["::1"] }]);
+    await node.advertise([ours], { signal });
+    await eventually(
+      () => findInGo(peer, ours),
+      (ids) => ids.includes(node.peerId),
+    );
+  });
+
+  it("gives both addresses of a Go peer that listens on IPv4 and IPv6", {
+    skip: hasIpv6 ? false : "the machine has no IPv6 loopback address",
+  }, async () => {
+    await using peer = await startPeer("-listen", "/ip4/127.0.0.17/tcp/0,/ip6/::1/tcp/0");
+    await using node = await openNode([bootstrapFrom(peer)], { routerAddress: "127.0.0.18:0" });
+    await eventually(node.ready, Boolean);
+    const key = newKey();
+    await peer.request({ op: "advertise", keys: [key] });
+    const [found] = await find(node, key);
+    assert.deepEqual([...(found?.addresses ?? [])].sort(), ["127.0.0.17", "::1"]);
   });
 
   it("joins a Go peer by a static address, by DNS without an id, and by HTTP without an id", async () => {
