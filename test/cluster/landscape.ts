@@ -114,8 +114,31 @@ async function installCustomResources(
   await Promise.all(wanted.map((definition) => admin.apply(definition, "test")));
   for (;;) {
     const installed = await admin.list("apiextensions.k8s.io/v1", "CustomResourceDefinition");
-    if (installed.every(isEstablished)) return;
+    if (installed.every(isEstablished)) break;
     await sleep(POLL_INTERVAL_MS, { signal });
+  }
+  for (const { spec } of wanted as unknown as CustomResourceDefinition[])
+    await awaitServed(admin, spec, signal);
+}
+
+interface CustomResourceDefinition {
+  readonly spec: {
+    readonly group: string;
+    readonly names: { readonly plural: string };
+    readonly versions: readonly { readonly name: string; readonly served: boolean }[];
+  };
+}
+
+/** Established is not yet served: for a moment the API server answers 404, then 429. */
+async function awaitServed(
+  admin: RawClient,
+  { group, names, versions }: CustomResourceDefinition["spec"],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { name } of versions.filter(({ served }) => served)) {
+    while ((await admin.call("GET", `/apis/${group}/${name}/${names.plural}`)).status !== 200) {
+      await sleep(POLL_INTERVAL_MS, { signal });
+    }
   }
 }
 
