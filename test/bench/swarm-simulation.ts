@@ -6,7 +6,7 @@
  *   node test/bench/swarm-simulation.ts [--nodes=200,2000] [--keys=3] [--seed=1]
  */
 import { parseArgs } from "node:util";
-import { runSimulation } from "../../pkg/swarm/testing/simulation.ts";
+import { runSimulation } from "#swarm/testing";
 
 const { values } = parseArgs({
   options: {

@@ -31,7 +31,7 @@ const NEW_KEYS = 60;
 /** The stock implementation needs minutes for 5,000 keys; it gets so many, and the time is scaled. */
 const STOCK_KEYS = 200;
 const REPLICATION = 20;
-const SETTLE_LIMIT_MS = 60_000;
+const SETTLE_LIMIT_MS = 180_000;
 
 interface Candidate {
   readonly name: string;
@@ -154,7 +154,7 @@ async function measureProvide(
     const atMs = Date.now();
     if (arrived > last.arrived) last = { arrived, atMs };
     if (arrived >= expected * 0.99) return { ms: atMs - startedAtMs, share: arrived / expected };
-    if (atMs - last.atMs > SETTLE_LIMIT_MS / 3) {
+    if (atMs - last.atMs > 20_000) {
       return { ms: last.atMs - startedAtMs, share: last.arrived / expected };
     }
     await pause(20);
@@ -207,7 +207,10 @@ async function measureSize(candidates: readonly Candidate[], size: number): Prom
       const result = results.get(fleet.name) as Measured;
       const keys = [...(keysOf.get(fleet.name) as string[])].sort(() => Math.random() - 0.5);
       const hits = await fleet.measured.request<(number | null)[]>({ op: "find", node: 0, keys });
-      for (const hit of hits) hit === null ? result.notFound++ : result.first.push(hit);
+      for (const hit of hits) {
+        if (hit === null) result.notFound++;
+        else result.first.push(hit);
+      }
       result.miss.push(
         ...(await fleet.measured.request<number[]>({ op: "miss", node: 0, keys: newKeys(MISSES) })),
       );

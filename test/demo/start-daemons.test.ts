@@ -84,7 +84,15 @@ test("only answers to pulls are read from a daemon's log, and counters from its 
   ] as const;
   const daemon = { process: { output: { lines } } } as unknown as Parameters<typeof readRequestLog>[0];
   assert.deepEqual(readRequestLog(daemon), [
-    { method: "GET", reference: "sha256:1", mirrored: true, bytes: 5, source: "local", peers: [], durationMs: 1.5 },
+    {
+      method: "GET",
+      reference: "sha256:1",
+      mirrored: true,
+      bytes: 5,
+      source: "local",
+      peers: [],
+      durationMs: 1.5,
+    },
   ]);
   const exposition = '# HELP x\nx{source="local"} 12\nx{source="peer"} 7\n';
   assert.equal(readCounter(exposition, "x", { source: "peer" }), 7);

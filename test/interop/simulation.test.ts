@@ -2,7 +2,7 @@
 /** Whole nodes, but for libp2p, on a network in memory with a clock of its own: what a swarm of hundreds comes to. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { runSimulation } from "../../pkg/swarm/testing/simulation.ts";
+import { runSimulation } from "#swarm/testing";
 
 describe("a simulated swarm", () => {
   it("of 200 nodes finds the keys of living nodes in spite of churn, a partition and the loss of a zone", async (t) => {

@@ -6,14 +6,12 @@
  */
 
 export { unpackDebianPackage } from "./debian-package.ts";
-export { type MetricFamily, parseExposition } from "./exposition.ts";
-export { type CommandResult, type SystemdMachine, type UnitState } from "./machine.ts";
+export { parseExposition } from "./exposition.ts";
+export type { SystemdMachine, UnitState } from "./machine.ts";
 export {
   FULL_LOADS,
   type LoadReport,
-  type LoadSizes,
   type MemoryLoads,
   prepareMemoryLoads,
 } from "./memory-loads.ts";
-export { openSystemdRig, type SharedImage, type SystemdRig, type SystemdRigOptions } from "./rig.ts";
-export type { UnitMemory } from "./unit-memory.ts";
+export { openSystemdRig, type SharedImage, type SystemdRig } from "./rig.ts";
