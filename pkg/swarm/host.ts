@@ -73,9 +73,8 @@ const MAX_NEW_CONNECTIONS_PER_SECOND = 100;
 const MAX_PENDING_CONNECTIONS = 200;
 const MAX_STREAMS_PER_CONNECTION = 64;
 const DIAL_TIMEOUT_MS = 5_000;
-/** kad-dht offers a connected node to the table once; on a busy machine its ping may come too late. Then it is offered again. */
+/** kad-dht offers a connected node to the table once; on a busy machine its ping may come too late. Then it is offered again, after 1, 2, 4, ... seconds. */
 const OFFER_INTERVAL_MS = 1_000;
-const MAX_OFFERS = 8;
 
 /** @throws SwarmError SWARM_LISTEN_FAILED when the address cannot be listened on. */
 export async function openHost(options: HostOptions): Promise<Host> {
@@ -163,7 +162,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
   node.addEventListener("peer:connect", (event) => events.connected(event.detail));
   node.addEventListener("peer:disconnect", (event) => events.disconnected(event.detail));
 
-  /** How often each connected node that is not in the table was offered to it. */
+  /** For how many intervals each connected node has been missing in the table. */
   const offers = new Map<string, number>();
   const offering = setInterval(() => {
     const outside = new Map<string, PeerId>();
@@ -175,7 +174,8 @@ export async function openHost(options: HostOptions): Promise<Host> {
     for (const [id, peerId] of outside) {
       const count = offers.get(id) ?? 0;
       offers.set(id, count + 1);
-      if (count > 0 && count <= MAX_OFFERS) void offer(peerId); // the first time it may just be on its way
+      // At first it may just be on its way.
+      if (count > 0 && (count & (count - 1)) === 0) void offer(peerId);
     }
   }, OFFER_INTERVAL_MS);
   offering.unref();
