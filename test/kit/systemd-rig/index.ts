@@ -11,7 +11,6 @@ export type { SystemdMachine, UnitState } from "./machine.ts";
 export {
   FULL_LOADS,
   type LoadReport,
-  type MemoryLoads,
   prepareMemoryLoads,
 } from "./memory-loads.ts";
 export { openSystemdRig, type SharedImage, type SystemdRig } from "./rig.ts";
