@@ -22,6 +22,8 @@ export interface RunOptions {
   readonly timeoutMs: number;
   /** Order of files and tests. */
   readonly seed: number;
+  /** Told of each file that ended: its path below the root, and how long it took. */
+  readonly onFile?: (file: string, durationMs: number) => void;
 }
 
 /** Longest output of one failed file that is shown, from its end. */
@@ -92,6 +94,10 @@ export async function runTests(options: RunOptions): Promise<TestRun> {
         fail(file, `failed: ${title}\n${indent(describe(error))}`);
         break;
       }
+      case "test:summary":
+        // One for each file, then one without a file for the whole run.
+        if (file !== "") options.onFile?.(relative(file), event.data.duration_ms);
+        break;
       default:
         break;
     }

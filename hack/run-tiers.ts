@@ -17,6 +17,12 @@ const isCI = process.env["CI"] === "true";
 /** Tells what a tier could not do; under CI that ends in a failure. */
 const gaps: string[] = [];
 
+/** Files that take this long are told as they end: progress of the long tiers. */
+const SLOW_FILE_MS = 5_000;
+
+/** First lines of what failed, told again at the end: a long log is read from there. */
+const failures: string[] = [];
+
 async function runStatic(): Promise<Counts> {
   const results = await runChecks();
   console.log(results.map(describeCheck).join("\n"));
@@ -43,8 +49,14 @@ async function runTier(tier: Tier, seed: number): Promise<Counts> {
     concurrency: tier.concurrency,
     timeoutMs: tier.timeoutMs,
     seed,
+    onFile: (file, durationMs) => {
+      if (durationMs >= SLOW_FILE_MS) console.log(`  ${file} took ${(durationMs / 1000).toFixed(0)} s`);
+    },
   });
   for (const note of notes) console.log(note.replace(/^/gm, "  "));
+  failures.push(
+    ...notes.filter((note) => note.startsWith("failed: ")).map((note) => `${tier.name} ${firstLine(note)}`),
+  );
   if (counts.passed + counts.failed === 0) gaps.push(`${tier.name} ran no test`);
   if (counts.skipped > 0) gaps.push(`${tier.name} skipped ${counts.skipped} tests`);
   console.log(`  ${files.length} files`);
@@ -58,6 +70,10 @@ async function build(): Promise<void> {
   await captureOk(process.execPath, ["--disable-warning=ExperimentalWarning", "hack/build.ts"]);
   console.log(`  built dist/ in ${elapsed(started)}`);
   isBuilt = true;
+}
+
+function firstLine(text: string): string {
+  return text.split("\n", 1)[0] ?? "";
 }
 
 function sum(all: readonly Counts[]): Counts {
@@ -97,12 +113,14 @@ for (const name of known.filter((each) => wanted.length === 0 || wanted.includes
   } catch (error) {
     console.log(`  failed: ${error instanceof Error ? error.message : String(error)}`);
     counts = { ...NONE, failed: 1 };
+    failures.push(`${name} did not run to its end`);
   }
   all.push(counts);
   console.log(`${name}: ${describeCounts(counts)} in ${elapsed(tierStarted)}`);
 }
 
 const total = sum(all);
+for (const failure of failures) console.log(failure);
 for (const gap of gaps) console.log(`${isCI ? "FAILED (CI=true)" : "note"}: ${gap}`);
 if (total.failed > 0 || (isCI && gaps.length > 0)) process.exitCode = 1;
 console.log(`test: ${elapsed(started)}`);

@@ -53,7 +53,7 @@ export const TIERS: readonly Tier[] = [
     needsRoot: true,
     needsBuild: true,
     concurrency: 1,
-    timeoutMs: 300_000,
+    timeoutMs: 600_000,
     programs: {
       containerd: "containerd",
       runc: "runc",

@@ -4,14 +4,12 @@ import { spawnSync } from "node:child_process";
 import { watch } from "node:fs";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, describe, it } from "node:test";
+import { type TestContext, test } from "node:test";
 import { DATA_DIRECTORY, TEXTFILE_DIRECTORY } from "#nodelayout";
 import {
   openSystemdRig,
   parseExposition,
   type SharedImage,
-  type SystemdMachine,
-  type SystemdRig,
   type UnitState,
   unpackDebianPackage,
 } from "../kit/systemd-rig/index.ts";
@@ -19,25 +17,29 @@ import {
 const MIB = 1024 * 1024;
 const TEXTFILE = join(TEXTFILE_DIRECTORY, "spegel.prom");
 const UNITS = ["containerd.service", "spegel.service", "spegel-metrics.service", "kubelet.service"];
-const signal = AbortSignal.timeout(290_000);
+const LIFE_TIMEOUT_MS = 590_000;
+const STEP_TIMEOUT_MS = 120_000;
+const signal = AbortSignal.timeout(LIFE_TIMEOUT_MS);
 
 const isRunning = (state: UnitState): boolean =>
   state.ActiveState === "active" && state.SubState === "running";
 
-describe("a Shoot node under systemd", () => {
-  let rig: SystemdRig;
-  let machine: SystemdMachine;
+// One life from the first boot to the last unit taken off: each step begins where the one before it ended, so the
+// steps are awaited one by one and keep their order whatever the seed of the run.
+test("a Shoot node under systemd", { timeout: LIFE_TIMEOUT_MS }, async (life) => {
+  const step = (name: string, run: (t: TestContext) => Promise<void>): Promise<void> =>
+    life.test(name, { timeout: STEP_TIMEOUT_MS }, run);
+
+  // Before this process leaves the machine's network.
+  const unpack = (name: string): Promise<string | Error> =>
+    unpackDebianPackage(name, { signal }).catch((error: Error) => error);
   /** Folders of unpacked packages, or why there is none. */
-  let packages: Readonly<Record<"prometheus" | "libfaketime", string | Error>>;
-  before(async () => {
-    // Before this process leaves the machine's network.
-    const unpack = (name: string): Promise<string | Error> =>
-      unpackDebianPackage(name, { signal }).catch((error: Error) => error);
-    packages = { prometheus: await unpack("prometheus"), libfaketime: await unpack("libfaketime") };
-    rig = await openSystemdRig({ signal });
-    machine = rig.machine;
-  });
-  after(() => rig?.[Symbol.asyncDispose]());
+  const packages: Readonly<Record<"prometheus" | "libfaketime", string | Error>> = {
+    prometheus: await unpack("prometheus"),
+    libfaketime: await unpack("libfaketime"),
+  };
+  await using rig = await openSystemdRig({ signal });
+  const { machine } = rig;
 
   let images = 0;
   function addImage(): Promise<SharedImage> {
@@ -79,7 +81,7 @@ describe("a Shoot node under systemd", () => {
     );
   }
 
-  it("starts the daemon before kubelet, and kubelet does not wait for the bootstrapper", async () => {
+  await step("starts the daemon before kubelet, and kubelet does not wait for the bootstrapper", async () => {
     await rig.apply(rig.spegelConfiguration());
     for (const unit of UNITS) assert.ok(isRunning(await machine.unit(unit)), unit);
     const spegel = await machine.unit("spegel.service");
@@ -93,7 +95,7 @@ describe("a Shoot node under systemd", () => {
     assert.ok(rig.registry.bytesServed() > 3 * MIB);
   });
 
-  it("joins by itself once the bootstrapper answers, and shares", async () => {
+  await step("joins by itself once the bootstrapper answers, and shares", async () => {
     await rig.startBootstrapper([rig.address, rig.network.upstream.address]);
     await rig.startNeighbour();
     await rig.untilReady();
@@ -101,7 +103,7 @@ describe("a Shoot node under systemd", () => {
     assert.equal((await machine.unit("spegel.service")).NRestarts, 0);
   });
 
-  it("has units that systemd understands without a remark and finds well confined", async (t) => {
+  await step("has units that systemd understands without a remark and finds well confined", async (t) => {
     const paths = ["spegel", "spegel-metrics"].map((name) => `/etc/systemd/system/${name}.service`);
     assert.deepEqual(await machine.run(["systemd-analyze", "verify", "--man=no", ...paths]), {
       code: 0,
@@ -122,29 +124,32 @@ describe("a Shoot node under systemd", () => {
     }
   });
 
-  it("limits the daemon's memory by its own control group", async () => {
+  await step("limits the daemon's memory by its own control group", async () => {
     const memory = await machine.memory("spegel.service");
     assert.equal(memory?.limit, 100 * MIB);
   });
 
-  it("writes metrics that node-exporter can take: strict, without families of its own, readable by all", async (t) => {
-    const text = await untilTextfile();
-    const families = parseExposition(text);
-    assert.ok(families.length > 10);
-    for (const { name } of families) assert.match(name, /^(spegel|http)_/);
-    assert.equal(((await stat(join(machine.root, TEXTFILE))).mode & 0o777).toString(8), "644");
-    assert.equal(((await stat(join(machine.root, TEXTFILE_DIRECTORY))).mode & 0o777).toString(8), "755");
-    const { prometheus } = packages;
-    if (prometheus instanceof Error) return t.diagnostic(`without promtool: ${prometheus.message}`);
-    const promtool = spawnSync(join(prometheus, "usr/bin/promtool"), ["check", "metrics"], {
-      input: text,
-      encoding: "utf8",
-    });
-    t.diagnostic(`promtool check metrics: ${promtool.status}`);
-    assert.deepEqual([promtool.status, promtool.stdout, promtool.stderr.trim()], [0, "", ""]);
-  });
+  await step(
+    "writes metrics that node-exporter can take: strict, without families of its own, readable by all",
+    async (t) => {
+      const text = await untilTextfile();
+      const families = parseExposition(text);
+      assert.ok(families.length > 10);
+      for (const { name } of families) assert.match(name, /^(spegel|http)_/);
+      assert.equal(((await stat(join(machine.root, TEXTFILE))).mode & 0o777).toString(8), "644");
+      assert.equal(((await stat(join(machine.root, TEXTFILE_DIRECTORY))).mode & 0o777).toString(8), "755");
+      const { prometheus } = packages;
+      if (prometheus instanceof Error) return t.diagnostic(`without promtool: ${prometheus.message}`);
+      const promtool = spawnSync(join(prometheus, "usr/bin/promtool"), ["check", "metrics"], {
+        input: text,
+        encoding: "utf8",
+      });
+      t.diagnostic(`promtool check metrics: ${promtool.status}`);
+      assert.deepEqual([promtool.status, promtool.stdout, promtool.stderr.trim()], [0, "", ""]);
+    },
+  );
 
-  it("replaces the metrics in one step: nobody ever sees half of them", async () => {
+  await step("replaces the metrics in one step: nobody ever sees half of them", async () => {
     const folder = join(machine.root, "tmp/metrics");
     await mkdir(folder);
     const events: string[] = [];
@@ -164,7 +169,7 @@ describe("a Shoot node under systemd", () => {
     assert.deepEqual(await readdir(folder), ["spegel.prom"]);
   });
 
-  it("comes back in the same order after a reboot", async () => {
+  await step("comes back in the same order after a reboot", async () => {
     await machine.reboot();
     await rig.untilReady();
     const [containerd, spegel, , kubelet] = await Promise.all(
@@ -176,7 +181,7 @@ describe("a Shoot node under systemd", () => {
     await pullFromNeighbour();
   });
 
-  it("survives kill -9; the metrics go away and come back, kubelet notices nothing", async () => {
+  await step("survives kill -9; the metrics go away and come back, kubelet notices nothing", async () => {
     await untilTextfile();
     const kubelet = await machine.unit("kubelet.service");
     await machine.demand("systemctl", "kill", "--signal=KILL", "spegel.service");
@@ -195,7 +200,7 @@ describe("a Shoot node under systemd", () => {
     assert.deepEqual(await machine.unit("kubelet.service"), kubelet);
   });
 
-  it("restarts with containerd: on command, after its crash, and after stop and start", async () => {
+  await step("restarts with containerd: on command, after its crash, and after stop and start", async () => {
     const kubelet = await machine.unit("kubelet.service");
     const restarts: Readonly<Record<string, () => Promise<unknown>>> = {
       command: () => machine.demand("systemctl", "restart", "containerd.service"),
@@ -222,34 +227,37 @@ describe("a Shoot node under systemd", () => {
     assert.deepEqual(await machine.unit("kubelet.service"), kubelet);
   });
 
-  it("is killed by the watchdog when it hangs, and restarted; a pull in between ends well", async (t) => {
-    const hung = await machine.mainPid("spegel.service");
-    assert.ok(hung);
-    const { NRestarts } = await machine.unit("spegel.service");
-    const image = await addImage();
-    const started = performance.now();
-    const seconds = (): string => ((performance.now() - started) / 1000).toFixed(1);
-    process.kill(hung, "SIGSTOP");
-    const pulling = rig.pull(image.name).then(() => t.diagnostic(`the pull ended after ${seconds()} s`));
-    const ended = await machine.untilUnit(
-      "spegel.service",
-      (state) => state.MainPID === 0 || state.Result === "watchdog",
-    );
-    t.diagnostic(`found after ${seconds()} s`);
-    assert.equal(ended.Result, "watchdog");
-    await machine.untilUnit(
-      "spegel.service",
-      (state) => isRunning(state) && state.NRestarts === NRestarts + 1,
-    );
-    t.diagnostic(`runs again after ${seconds()} s`);
-    await pulling;
-    await rig.untilReady();
-    await pullFromNeighbour();
-    const cores = (await readdir(machine.root)).filter((name) => name.startsWith("core"));
-    assert.deepEqual(cores, [], "no core dump with the node's keys");
-  });
+  await step(
+    "is killed by the watchdog when it hangs, and restarted; a pull in between ends well",
+    async (t) => {
+      const hung = await machine.mainPid("spegel.service");
+      assert.ok(hung);
+      const { NRestarts } = await machine.unit("spegel.service");
+      const image = await addImage();
+      const started = performance.now();
+      const seconds = (): string => ((performance.now() - started) / 1000).toFixed(1);
+      process.kill(hung, "SIGSTOP");
+      const pulling = rig.pull(image.name).then(() => t.diagnostic(`the pull ended after ${seconds()} s`));
+      const ended = await machine.untilUnit(
+        "spegel.service",
+        (state) => state.MainPID === 0 || state.Result === "watchdog",
+      );
+      t.diagnostic(`found after ${seconds()} s`);
+      assert.equal(ended.Result, "watchdog");
+      await machine.untilUnit(
+        "spegel.service",
+        (state) => isRunning(state) && state.NRestarts === NRestarts + 1,
+      );
+      t.diagnostic(`runs again after ${seconds()} s`);
+      await pulling;
+      await rig.untilReady();
+      await pullFromNeighbour();
+      const cores = (await readdir(machine.root)).filter((name) => name.startsWith("core"));
+      assert.deepEqual(cores, [], "no core dump with the node's keys");
+    },
+  );
 
-  it("works with a disk that is full, with a new identity, and writes no half metrics", async () => {
+  await step("works with a disk that is full, with a new identity, and writes no half metrics", async () => {
     const full = [DATA_DIRECTORY, TEXTFILE_DIRECTORY];
     await machine.demand("systemctl", "stop", "spegel.service");
     for (const folder of full) {
@@ -273,7 +281,7 @@ describe("a Shoot node under systemd", () => {
     await untilTextfile();
   });
 
-  it("does not mind a clock that jumps by ten years in either direction", async (t) => {
+  await step("does not mind a clock that jumps by ten years in either direction", async (t) => {
     // No namespace has a wall clock of its own: the jump is seen by the daemon alone.
     const { libfaketime } = packages;
     if (libfaketime instanceof Error) return t.skip(libfaketime.message);
@@ -311,14 +319,14 @@ describe("a Shoot node under systemd", () => {
     }
   }
 
-  it("takes the metrics away when it is stopped", async () => {
+  await step("takes the metrics away when it is stopped", async () => {
     await untilTextfile();
     await machine.demand("systemctl", "stop", "spegel.service");
     await machine.untilUnit("spegel-metrics.service", (state) => state.ActiveState === "inactive");
     assert.ok(await isTextfileGone());
   });
 
-  it("leaves a node that pulls when it is taken off again", async () => {
+  await step("leaves a node that pulls when it is taken off again", async () => {
     await rig.apply(rig.plainConfiguration());
     for (const unit of ["spegel.service", "spegel-metrics.service"])
       assert.equal((await machine.unit(unit)).ActiveState, "inactive");
