@@ -73,6 +73,13 @@ const MAX_NEW_CONNECTIONS_PER_SECOND = 100;
 const MAX_PENDING_CONNECTIONS = 200;
 const MAX_STREAMS_PER_CONNECTION = 64;
 const DIAL_TIMEOUT_MS = 5_000;
+/**
+ * On a busy machine a few handshakes at a time end sooner than many, which would all time out and begin anew. So many
+ * nodes may be gone without a word before a dial to a living one has to wait.
+ */
+const MAX_PARALLEL_DIALS = 24;
+/** A ping without an answer for this long ends the connection. Short limits make a busy swarm fall apart. */
+const MONITOR_TIMEOUT_MS = 15_000;
 /** kad-dht offers a connected node to the table once; on a busy machine its ping may come too late. Then it is offered again, after 1, 2, 4, ... seconds. */
 const OFFER_INTERVAL_MS = 1_000;
 
@@ -106,7 +113,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
       maxConnections: options.maxConnections ?? MAX_CONNECTIONS,
       inboundConnectionThreshold: MAX_NEW_CONNECTIONS_PER_SECOND,
       maxIncomingPendingConnections: MAX_PENDING_CONNECTIONS,
-      maxParallelDials: 50,
+      maxParallelDials: MAX_PARALLEL_DIALS,
       maxDialQueueLength: 500,
       maxPeerAddrsToDial: 8,
       dialTimeout: DIAL_TIMEOUT_MS,
@@ -114,7 +121,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
       inboundUpgradeTimeout: DIAL_TIMEOUT_MS,
     },
     // Finds nodes that are gone without a word; one that a look-up meets is found sooner, by `verify`.
-    connectionMonitor: { pingInterval: 30_000 },
+    connectionMonitor: { pingInterval: 30_000, pingTimeout: { minTimeout: MONITOR_TIMEOUT_MS } },
     connectionGater: {
       denyDialMultiaddr: (address) => !mayDial(policy, address),
       filterMultiaddrForPeer: (peer, address) => peer.equals(self.peerId) || mayDial(policy, address),

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { createShardedMap } from "./sharded-map.ts";
 
 /** Who else holds which key: the provider records that other nodes left here. Everything in it is bounded and ends by itself. */
 export interface ProviderStore {
@@ -60,7 +61,7 @@ export function createProviderStore(
   const validityTicks = Math.ceil(Math.min(options.validityMs ?? PROVIDER_VALIDITY_MS, 86_400_000) / TICK_MS);
   const maxRecords = options.maxRecords ?? MAX_RECORDS;
   const maxPeers = Math.min(options.maxPeers ?? MAX_PEERS, MAX_PEERS);
-  const records = new Map<string, number | number[]>();
+  const records = createShardedMap<number | number[]>();
   const slots: (Slot | undefined)[] = [];
   const places = new Map<string, number>();
   const freePlaces: number[] = [];

@@ -2,7 +2,7 @@
 import { networkInterfaces } from "node:os";
 import { peerIdFromString } from "@libp2p/peer-id";
 import { multiaddr } from "@multiformats/multiaddr";
-import { createTaskGroup, type TaskGroup } from "#async";
+import { createSemaphore, createTaskGroup, sleep, type TaskGroup } from "#async";
 import type { Logger } from "#log";
 import type { Router } from "#routing";
 import { createAddressPolicy, parseRouterAddress } from "./address-policy.ts";
@@ -66,9 +66,12 @@ export interface SwarmOptions {
 /** Own addresses are asked for again after this time. */
 const SELF_FRESH_MS = 5_000;
 const SWEEP_INTERVAL_MS = 60_000;
-/** A node that did not answer is pinged for this long before it leaves the table. */
-const VERIFY_TIMEOUT_MS = 3_000;
+/** A node that did not answer is pinged for this long before it leaves the table; its records are hidden meanwhile. */
+const VERIFY_TIMEOUT_MS = 5_000;
+/** Before a lost connection is made anew; when a busy machine loses many, all at once would make it busier. */
+const VERIFY_DELAY_MS = 1_000;
 const MAX_VERIFYING = 64;
+const MAX_VERIFYING_AT_ONCE = 4;
 /** How long a dialled bootstrap node may take to identify itself and enter the table. */
 const ENTER_TIMEOUT_MS = 5_000;
 /** A node that joins asks for all its neighbours, not for the nearest few as a look-up does. */
@@ -151,7 +154,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
           notify();
         },
         connected: (peerId) => store.setReachable(contactOf(peerId).id, true),
-        disconnected: (peerId) => verifySoon(contactOf(peerId)),
+        disconnected: (peerId) => verifySoon(contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random())),
       },
     }),
   );
@@ -184,13 +187,18 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   }
 
   const verifying = new Set<string>();
+  const verifications = createSemaphore(MAX_VERIFYING_AT_ONCE);
   /** Looks after a node that fell silent; its records are hidden while it cannot be reached, so that nobody is sent to it. */
-  function verifySoon(contact: Contact): void {
-    if (closed || verifying.has(contact.id) || verifying.size >= MAX_VERIFYING) return;
+  function verifySoon(contact: Contact, delayMs = 0): void {
+    if (closed || verifying.has(contact.id)) return;
+    const isMember = host.contact(contact.id) !== undefined || store.hasPeer(contact.id);
+    store.setReachable(contact.id, false);
+    if (verifying.size >= MAX_VERIFYING) return; // shown again when it connects
     verifying.add(contact.id);
     background("verify", async (signal) => {
       try {
-        const isMember = host.contact(contact.id) !== undefined || store.hasPeer(contact.id);
+        if (delayMs > 0) await sleep(delayMs, { signal });
+        using _place = await verifications.acquire({ signal });
         const limited = AbortSignal.any([signal, AbortSignal.timeout(VERIFY_TIMEOUT_MS)]);
         const isAlive = isMember && (await host.verify(contact, { signal: limited }));
         if (signal.aborted) return;

@@ -108,13 +108,15 @@ async function peersOf(fleet: Fleet): Promise<number[]> {
   return counts.flat();
 }
 
+/** Until the routing tables have not grown for three seconds. */
 async function untilSettled(fleet: Fleet): Promise<void> {
   const limitMs = performance.now() + SETTLE_LIMIT_MS;
-  const enough = Math.min(fleet.size - 1, REPLICATION + 10);
   let counts = await peersOf(fleet);
-  while (counts.some((count) => count < enough) && performance.now() < limitMs) {
-    await pause(250);
-    counts = await peersOf(fleet);
+  for (let quiet = 0; quiet < 6 && performance.now() < limitMs; ) {
+    await pause(500);
+    const next = await peersOf(fleet);
+    quiet = next.join() === counts.join() ? quiet + 1 : 0;
+    counts = next;
   }
   console.log(
     `${fleet.name}: ${counts.length} nodes, ${Math.min(...counts)} to ${Math.max(...counts)} in their routing tables`,
