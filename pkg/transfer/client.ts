@@ -109,7 +109,7 @@ export function responseClient(response: ServerResponse): Client {
   return {
     socketFd: undefined,
     get writable() {
-      return response.writable && !response.destroyed && !connection.destroyed;
+      return isClientThere(response);
     },
     get drained() {
       return response.writableLength === 0;
@@ -132,6 +132,11 @@ export function responseClient(response: ServerResponse): Client {
       };
     },
   };
+}
+
+/** Whether a response can still take its end; also while it waits behind an earlier one of its connection. */
+export function isClientThere(response: ServerResponse): boolean {
+  return response.writable && !response.destroyed && !response.req.socket.destroyed;
 }
 
 /** Writes one chunk; resolves when it may be overwritten. False when the client cannot take more. */

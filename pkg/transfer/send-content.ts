@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ServerResponse } from "node:http";
 import { type ByteRange, type ByteSource, checkRange } from "./byte-source.ts";
-import { type Client, claimClient, cutResponse, endResponse, responseClient, writeBlock } from "./client.ts";
+import { type Client, claimClient, cutResponse, endResponse, writeBlock } from "./client.ts";
 import { kernelCalls } from "./kernel-calls.ts";
 import type { TransferOutcome } from "./outcome.ts";
-import { readBlock } from "./read-file.ts";
 import { bytesLeft, offset, type Sending, sendRing } from "./send-ring.ts";
 import { sendBySendfile } from "./send-sendfile.ts";
+import { SMALL_BYTES, sendSmall } from "./send-small.ts";
 import { createTransferWatch, DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer-watch.ts";
 
 const KIB = 1024;
-/** Up to here head and body leave in one write. */
-const SMALL_BYTES = 32 * KIB;
 /** Content in memory is handed on in pieces, so that a slow client's progress is seen. */
 const MEMORY_BLOCK_BYTES = 256 * KIB;
 
@@ -41,19 +39,16 @@ export async function sendContent(
   options: SendOptions,
 ): Promise<TransferOutcome> {
   checkRange(range, content.sizeBytes);
-  const small = range.end - range.start < SMALL_BYTES;
-  const client = small ? responseClient(response) : await claimClient(response, options.signal);
+  if (range.end - range.start < SMALL_BYTES) return sendSmall(content, range, response, options);
+  const client = await claimClient(response, options.signal);
   if (client === undefined || !client.writable || options.signal.aborted) {
     cutResponse(response);
     return { bytes: 0, ended: options.signal.aborted ? "aborted" : "client-gone" };
   }
   const sending = startSending(range, response, client, options);
   try {
-    if (small) await sendSmall(sending, content, response);
-    else {
-      await sendBlocks(sending, content, options.method ?? "sendfile");
-      await finish(sending, response, undefined);
-    }
+    await sendBlocks(sending, content, options.method ?? "sendfile");
+    await finish(sending, response);
   } catch {
     sending.watch.end("source-failed"); // unless it ended before: then the failure only followed from that
   }
@@ -79,28 +74,6 @@ function startSending(
   return { range, client, watch, bytes: 0 };
 }
 
-async function sendSmall(sending: Sending, content: ByteSource, response: ServerResponse): Promise<void> {
-  const { start, end } = sending.range;
-  const body =
-    content.kind === "memory" ? content.bytes.subarray(start, end + 1) : await readSmall(sending, content.fd);
-  if (sending.watch.ended !== undefined) return;
-  await finish(sending, response, body);
-  if (sending.watch.ended === "complete") sending.bytes = body.length;
-}
-
-/** From the page cache at once where that can be asked for, else on the thread pool. */
-async function readSmall(sending: Sending, fd: number): Promise<Uint8Array> {
-  const lengthBytes = bytesLeft(sending);
-  const body = Buffer.allocUnsafe(lengthBytes);
-  let position = Math.max(0, kernelCalls()?.readCached(fd, body, lengthBytes, sending.range.start) ?? 0);
-  sending.watch.waitFor("source");
-  while (position < lengthBytes) {
-    const rest = body.subarray(position);
-    position += await readBlock(fd, rest, rest.length, sending.range.start + position);
-  }
-  return body;
-}
-
 async function sendBlocks(sending: Sending, content: ByteSource, method: "sendfile" | "ring"): Promise<void> {
   if (content.kind === "memory") return sendMemory(sending, content.bytes);
   const kernel = method === "sendfile" ? kernelCalls() : undefined;
@@ -121,18 +94,13 @@ async function sendMemory(sending: Sending, bytes: Uint8Array): Promise<void> {
 }
 
 /** Ends the response and waits until the kernel has all of it. */
-async function finish(
-  sending: Sending,
-  response: ServerResponse,
-  lastBytes: Uint8Array | undefined,
-): Promise<void> {
+async function finish(sending: Sending, response: ServerResponse): Promise<void> {
   const { watch } = sending;
   if (watch.ended !== undefined) return;
   watch.waitFor("client");
   const { promise, resolve } = Promise.withResolvers<void>();
   response.once("finish", () => watch.end("complete"));
   watch.whenEnded(resolve);
-  if (lastBytes === undefined) endResponse(response);
-  else response.end(lastBytes);
+  endResponse(response);
   await promise;
 }
