@@ -1,35 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Cluster } from "#api/gardener";
-import { CLUSTERS, EXTENSION_TYPE, EXTENSIONS } from "#extension";
+import type { Cluster, Extension } from "#api/gardener";
+import { CLUSTERS, EXTENSION_TYPE, EXTENSIONS, isSettled, requestedAtMs } from "#extension";
 import { createInformer, type Informer, type KubeClient } from "#kube";
 import type { Logger } from "#log";
-import type { ClusterView, LoadContext } from "#osc";
+import type { ClusterView, ExtensionView, LoadContext } from "#osc";
 
 /** Cluster and Extension of a namespace, for the webhook. */
 export interface OSCContextReader extends AsyncDisposable {
   readonly load: LoadContext;
   readonly clusters: Pick<Informer<ClusterView>, "hasSynced" | "size">;
+  readonly extensions: Pick<Informer<SettledExtension>, "hasSynced" | "size">;
 }
 
+/** An Extension that nobody is about to change, and when gardenlet asked for what its status says. */
+interface SettledExtension extends ExtensionView {
+  readonly requestedAtMs: number;
+}
+
+/** Within one reconciliation of a Shoot gardenlet writes first the Extension, then the node configurations. */
+const RECONCILIATION_MS = 900_000;
+/** Bookmarks come about each minute: a watch that is silent for longer may be dead. */
+const MAX_SILENCE_MS = 90_000;
+
 /**
- * Clusters come from a cache of the few fields that are read, and live when it does not have them yet. The Extension
- * is always read live: gardenlet writes node configurations within seconds of its reconciliation.
+ * Clusters and Extensions come from caches of the few fields that are read: in a reconciliation that goes well no
+ * request to the API server is on the way.
+ *
+ * gardenlet writes node configurations right after it saw the Extension succeed, and a cache may lag behind or hang
+ * on a dead connection. So a cached Extension counts only when the API server was heard of lately, when the status
+ * answers the last request that the Extension carries, and when that request belongs to the reconciliation that wrote
+ * the node configuration, by gardenlet's own timestamps in both. Everything else is read live.
  */
 export function createOSCContextReader(deps: {
   readonly client: KubeClient;
   readonly logger: Logger;
+  /** Milliseconds since 1970; default Date.now. */
+  readonly now?: () => number;
 }): OSCContextReader {
+  const now = deps.now ?? Date.now;
   const clusters = createInformer(deps, { resource: CLUSTERS, trim: viewOf, pageSize: 50 });
+  const extensions = createInformer(deps, { resource: EXTENSIONS, trim: settledOf });
+
+  async function readExtension(
+    namespace: string,
+    osc: Parameters<LoadContext>[1],
+    signal: AbortSignal,
+  ): Promise<ExtensionView | undefined> {
+    const cached = extensions.get(`${namespace}/${EXTENSION_TYPE}`);
+    // False when either of them does not say when.
+    const isOfThisTime = requestedAtMs(osc) - (cached?.requestedAtMs ?? Number.NaN) < RECONCILIATION_MS;
+    const isHeard = now() - extensions.lastHeardMs < MAX_SILENCE_MS;
+    if (cached !== undefined && isOfThisTime && isHeard) return cached;
+    return await deps.client.find(EXTENSIONS, { namespace, name: EXTENSION_TYPE }, { signal });
+  }
+
   return {
     clusters,
-    async load(namespace, { signal }) {
+    extensions,
+    async load(namespace, osc, { signal }) {
       const cluster = clusters.get(namespace) ?? (await readCluster(deps.client, namespace, signal));
       if (cluster === undefined) return undefined;
-      const extension = await deps.client.find(EXTENSIONS, { namespace, name: EXTENSION_TYPE }, { signal });
-      return { cluster, extension };
+      return { cluster, extension: await readExtension(namespace, osc, signal) };
     },
-    [Symbol.asyncDispose]: () => clusters[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([clusters[Symbol.asyncDispose](), extensions[Symbol.asyncDispose]()]);
+    },
   };
+}
+
+function settledOf(extension: Extension): SettledExtension | undefined {
+  if (extension.spec?.type !== EXTENSION_TYPE || !isSettled(extension)) return undefined;
+  const { providerStatus } = extension.status ?? {};
+  return { status: { providerStatus }, requestedAtMs: requestedAtMs(extension) };
 }
 
 async function readCluster(

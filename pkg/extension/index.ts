@@ -33,3 +33,4 @@ export {
 export { DEFAULT_EXTENSION_OPTIONS, type ExtensionOptions } from "./options.ts";
 export type { Certificates, DecodeConfig, EnsuredCertificates } from "./ports.ts";
 export { type RunnerDeps, runExtension } from "./runner.ts";
+export { isSettled, requestedAtMs } from "./settled.ts";

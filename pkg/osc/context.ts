@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { OperatingSystemConfig } from "#api/gardener";
 import { SPEGEL_PORT_FIELDS, type SpegelStatus, SpegelStatusSchema } from "#api/spegel";
 import { ConfigError, createDecoder } from "#config";
 import { OSCError } from "./errors.ts";
@@ -33,9 +34,13 @@ export interface OSCContext {
   readonly extension?: ExtensionView | undefined;
 }
 
-/** Reads both objects of a namespace; undefined when it has no Cluster. Rejects when the API cannot be read. */
+/**
+ * Reads both objects of a namespace; undefined when it has no Cluster. Rejects when the API cannot be read.
+ * @param osc says when it was written: what is read must not be from before that reconciliation of the Shoot
+ */
 export type LoadContext = (
   namespace: string,
+  osc: Pick<OperatingSystemConfig, "metadata">,
   options: { readonly signal: AbortSignal },
 ) => Promise<OSCContext | undefined>;
 

@@ -1,87 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-import { EXTENSION_NAME, EXTENSION_TYPE, SEED_RESOURCE_NAME, SHOOT_RESOURCE_NAME } from "#extension";
+import { EXTENSION_NAME } from "#extension";
+import { readManifests } from "#kit/api-server";
 
-const named = (
-  verbs: string[],
-  apiGroups: string[],
-  resources: string[],
-  resourceNames: string[],
-): object => ({
-  apiGroups,
-  resources,
-  verbs,
-  resourceNames,
-});
-const READ = ["get", "list", "watch"];
+/** What the chart renders its ClusterRole and its Role from, rule by rule. */
+const CHART_RIGHTS = new URL("../../charts/gardener-extension-registry-spegel/rbac/", import.meta.url);
+const RBAC_GROUP = "rbac.authorization.k8s.io";
+const RBAC = `${RBAC_GROUP}/v1`;
 
-/** What the extension may do in the whole seed. */
-const CLUSTER_RULES: readonly object[] = [
-  { apiGroups: ["extensions.gardener.cloud"], resources: ["clusters", "extensions"], verbs: READ },
-  named(
-    ["patch", "update"],
-    ["extensions.gardener.cloud"],
-    ["extensions", "extensions/status"],
-    [EXTENSION_TYPE],
-  ),
-  {
-    apiGroups: ["admissionregistration.k8s.io"],
-    resources: ["mutatingwebhookconfigurations"],
-    verbs: ["create", ...READ],
-  },
-  named(
-    ["patch", "update"],
-    ["admissionregistration.k8s.io"],
-    ["mutatingwebhookconfigurations"],
-    [EXTENSION_NAME],
-  ),
-  { apiGroups: ["resources.gardener.cloud"], resources: ["managedresources"], verbs: ["create", ...READ] },
-  named(
-    ["update", "patch", "delete"],
-    ["resources.gardener.cloud"],
-    ["managedresources"],
-    [SEED_RESOURCE_NAME, SHOOT_RESOURCE_NAME],
-  ),
-  { apiGroups: [""], resources: ["secrets"], verbs: ["create", ...READ, "update", "patch", "delete"] },
-  { apiGroups: [""], resources: ["namespaces"], verbs: READ },
-];
-
-/** What it may do in its own namespace. */
-const RULES: readonly object[] = [
-  { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create", ...READ] },
-  named(
-    ["patch", "update"],
-    ["coordination.k8s.io"],
-    ["leases"],
-    [`${EXTENSION_NAME}-leader-election`, "gardener-extension-heartbeat"],
-  ),
-];
-
-/** Namespace, roles and bindings of an installed extension; its ServiceAccount has the extension's name. */
-export function extensionInstallation(namespace: string): object[] {
-  const rbac = "rbac.authorization.k8s.io/v1";
-  const roleRef = (kind: string, name: string): object => ({
-    apiGroup: "rbac.authorization.k8s.io",
-    kind,
-    name,
+/**
+ * Namespace of an installed extension, and its roles as the chart has them, bound to the ServiceAccount of the
+ * extension's name.
+ */
+export async function extensionInstallation(namespace: string): Promise<object[]> {
+  const [clusterRole] = await readManifests(new URL("cluster-role.yaml", CHART_RIGHTS));
+  const [role] = await readManifests(new URL("role.yaml", CHART_RIGHTS));
+  if (clusterRole?.kind !== "ClusterRole" || role?.kind !== "Role")
+    throw new Error("the chart's rights are not where they were");
+  const bound = ({ kind, metadata }: typeof role): object => ({
+    roleRef: { apiGroup: RBAC_GROUP, kind, name: metadata.name },
+    subjects: [{ kind: "ServiceAccount", name: EXTENSION_NAME, namespace }],
   });
-  const subjects = [{ kind: "ServiceAccount", name: EXTENSION_NAME, namespace }];
   return [
     { apiVersion: "v1", kind: "Namespace", metadata: { name: namespace } },
-    { apiVersion: rbac, kind: "ClusterRole", metadata: { name: EXTENSION_NAME }, rules: CLUSTER_RULES },
+    clusterRole,
+    // Several installations share the seed of a test: each has a binding of its own.
+    { apiVersion: RBAC, kind: "ClusterRoleBinding", metadata: { name: namespace }, ...bound(clusterRole) },
+    { ...role, metadata: { ...role.metadata, namespace } },
     {
-      apiVersion: rbac,
-      kind: "ClusterRoleBinding",
-      metadata: { name: namespace },
-      roleRef: roleRef("ClusterRole", EXTENSION_NAME),
-      subjects,
-    },
-    { apiVersion: rbac, kind: "Role", metadata: { name: EXTENSION_NAME, namespace }, rules: RULES },
-    {
-      apiVersion: rbac,
+      apiVersion: RBAC,
       kind: "RoleBinding",
-      metadata: { name: EXTENSION_NAME, namespace },
-      roleRef: roleRef("Role", EXTENSION_NAME),
-      subjects,
+      metadata: { name: role.metadata.name, namespace },
+      ...bound(role),
     },
   ];
 }

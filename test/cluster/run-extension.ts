@@ -61,7 +61,7 @@ export async function installExtension(landscape: Landscape): Promise<Installati
   const parts = new AsyncDisposableStack();
   const { admin } = landscape.seed;
   const namespace = `extension-registry-spegel-${randomBytes(3).toString("hex")}`;
-  for (const object of extensionInstallation(namespace)) await admin.apply(object, "test");
+  for (const object of await extensionInstallation(namespace)) await admin.apply(object, "test");
   const tokenFile = join(landscape.directory, `${namespace}.token`);
   await writeFile(tokenFile, await admin.requestToken({ namespace, name: EXTENSION_NAME }));
   const kubeconfig = join(landscape.directory, `${namespace}.kubeconfig`);
