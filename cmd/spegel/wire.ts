@@ -6,6 +6,7 @@ import { createTaskGroup } from "#async";
 import { ConfigError, parseDuration } from "#config";
 import { openContainerdStore } from "#containerd";
 import { openPlainServer, parseListenAddress } from "#http";
+import { createKubeClient, type KubeClient, loadKubeConfig } from "#kube";
 import type { Logger } from "#log";
 import { createMetrics, type Metrics } from "#metrics";
 import {
@@ -21,6 +22,7 @@ import {
   bootstrapPeerUrl,
   createDnsBootstrap,
   createHttpBootstrap,
+  createKubernetesBootstrap,
   createStaticBootstrap,
   createSwarmMetrics,
   openSwarm,
@@ -39,6 +41,8 @@ const STALL_TIMEOUT_MS = 800;
 const MAX_PARALLEL_PEERS = 3;
 const AVOID_PEER_MS = 10_000;
 const MAX_AVOIDED_PEERS = 1_024;
+/** A Lease has some hundred bytes. */
+const MAX_KUBE_RESPONSE_BYTES = 64 * 1024;
 
 /** A running `spegel registry`. */
 export interface Registry extends AsyncDisposable {
@@ -115,6 +119,13 @@ export async function openRegistry(
     { name: "spegel_store_connected", help: "1 while the content store answers, else 0." },
     () => Number(opened.connected()),
   );
+  metrics.observedGauge(
+    {
+      name: "spegel_images_without_layers",
+      help: "Images that this node cannot share because containerd discards unpacked layers.",
+    },
+    () => opened.imagesWithoutLayers(),
+  );
   observeProcess(metrics);
   const metricsServer = parts.use(
     await openPlainServer(
@@ -141,6 +152,8 @@ interface OpenedStore {
   readonly store: ContentStore;
   /** False while whoever owns the content (containerd) does not answer. */
   connected(): boolean;
+  /** Images whose layers whoever owns the content has thrown away. */
+  imagesWithoutLayers(): number;
 }
 
 async function openStore(
@@ -153,6 +166,7 @@ async function openStore(
     return {
       store: await openOCILayoutStore({ directory }, { signal: context.signal }),
       connected: () => true,
+      imagesWithoutLayers: () => 0,
     };
   }
   const store = parts.use(
@@ -165,7 +179,11 @@ async function openStore(
       },
     ),
   );
-  return { store, connected: () => store.connected() };
+  return {
+    store,
+    connected: () => store.connected(),
+    imagesWithoutLayers: () => store.imagesWithoutLayers(),
+  };
 }
 
 /** Content that does not hash to its digest is served once at most. */
@@ -221,7 +239,30 @@ function bootstrapSource(configuration: RegistryConfiguration, log: Logger): Boo
         },
       );
     }
+    case "kubernetes":
+      return createKubernetesBootstrap(
+        { logger: log, openClient: () => openKubeClient(configuration.kubeconfigPath) },
+        {
+          namespace: configuration.leaderElectionNamespace,
+          name: configuration.leaderElectionName,
+          defaultPort,
+        },
+      );
   }
+}
+
+/** A kubeconfig file, else the service account of the pod; no other, so that the environment of a node decides nothing. */
+async function openKubeClient(kubeconfigPath: string | undefined): Promise<KubeClient> {
+  const { KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT } = process.env;
+  const connection = await loadKubeConfig({
+    env: { KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT },
+    ...(kubeconfigPath !== undefined && kubeconfigPath !== "" && { path: kubeconfigPath }),
+  });
+  return createKubeClient(connection, {
+    userAgent: "spegel",
+    maxInFlight: 1,
+    maxResponseBytes: MAX_KUBE_RESPONSE_BYTES,
+  });
 }
 
 /** Memory and descriptors of this process, under names that cannot collide with node-exporter's `process_*`. */

@@ -24,6 +24,7 @@ import {
 
 const signal = AbortSignal.timeout(10 * 60_000);
 const NAME = "registry.example.test/library/busybox:1";
+const ROOT_LABEL = { "containerd.io/gc.root": "2026-01-01T00:00:00Z" };
 const ORIGIN = { registry: "registry.example.test", repository: "library/busybox" };
 
 function openStore(
@@ -270,6 +271,42 @@ function describeFaults(name: string, start: () => Promise<ContainerdUnderTest>)
       assert.equal(lines.filter((line) => line.includes("no reference")).length, 3);
     });
 
+    it("sees which images containerd threw the layers of away, and says once what to set", async () => {
+      await using under = await start();
+      const lines: string[] = [];
+      const log = createLogger({ level: "INFO", sink: { write: (line) => lines.push(line) } });
+      await using store = openContainerdStore({ log }, { ...under, namespaces: ["k8s.io"] });
+      using driver = createContainerdDriver(under.socketPath);
+      await eventually(() => store.connected(), "the store does not connect");
+      const layer = Buffer.from("a layer that is unpacked");
+      const layerDigest = sha256Digest(layer);
+      const config = await driver.addContent(Buffer.from("{}"));
+      const add = async (text: string, keeps: Readonly<Record<string, string>>): Promise<void> => {
+        const digest = await driver.addContent(Buffer.from(text));
+        await driver.setLabels(digest, new Map(Object.entries({ ...ROOT_LABEL, ...keeps })));
+      };
+      const reference = "containerd.io/gc.ref.content";
+      const manifest = manifestOf([{ digest: layerDigest, bytes: layer }]);
+      // Neither has layers to miss: one names none, the other is not told to lose them.
+      await add(manifestOf([]), { [`${reference}.config`]: config });
+      await add(`${manifest}\n`, { [`${reference}.config`]: config, [`${reference}.l.0`]: layerDigest });
+      await add(manifest, { [`${reference}.config`]: config });
+      await driver.addContent(layer);
+      const warnings = (): number =>
+        lines.filter((line) => /discard_unpacked_layers = false/.test(line)).length;
+
+      await store.inventory({ signal });
+      assert.deepEqual([store.imagesWithoutLayers(), warnings()], [0, 0]);
+      await driver.removeContent(layerDigest);
+      for (let i = 0; i < 2; i++) {
+        await store.inventory({ signal });
+        assert.deepEqual([store.imagesWithoutLayers(), warnings()], [1, 1]);
+      }
+      await driver.addContent(layer);
+      await store.inventory({ signal });
+      assert.deepEqual([store.imagesWithoutLayers(), warnings()], [0, 1]);
+    });
+
     it("asks containerd for the content path when none is set", async () => {
       await using under = await start();
       await using store = openStore(under, { contentPath: "" });
@@ -319,6 +356,20 @@ describe("containerd store over a fake containerd", () => {
     await hints.see((change) => change.kind === "added");
     const added = hints.seen.filter((each) => each.kind === "added");
     assert.deepEqual(added, [{ kind: "added", content: { digest, origins: [ORIGIN] } }]);
+  });
+
+  it("hints once more after image events, since what is collected after them has no event", async () => {
+    await using under = await startFakeContainerd({ version: "1.6.20" });
+    const never = 3_600_000;
+    await using store = openStore(under, { refreshIntervalMs: never, collectedAfterMs: 5 });
+    using driver = createContainerdDriver(under.socketPath);
+    await eventually(() => store.connected(), "the store does not connect");
+    await using hints = collectHints(store);
+    await driver.setImage(NAME, await driver.addContent(Buffer.from(manifestOf([]))));
+    await eventually(
+      () => hints.seen.filter(isChanged).length === 2,
+      "one hint for the event, one for after it",
+    );
   });
 
   it("tells of content without a label after the retries, and not of content that vanished", async () => {

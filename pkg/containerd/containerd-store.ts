@@ -14,13 +14,19 @@ import {
 import { createContainerdClient } from "./client.ts";
 import { originOfName } from "./content-labels.ts";
 import { createContents, type ListedContent } from "./contents.ts";
-import { createImageWalk } from "./image-walk.ts";
+import { createImageWalk, type Walk } from "./image-walk.ts";
 import { createImages } from "./images.ts";
 import { createNewContent } from "./new-content.ts";
 import { followEvents } from "./subscription.ts";
 
 const MAX_LOGGED_NAMES = 1000;
 const RETRY = { initialMs: 100, maxMs: 5000 } as const;
+const DISCARDING =
+  "containerd discarded the layers of images after it had unpacked them; this node cannot share them. " +
+  "Set discard_unpacked_layers = false in containerd's configuration, " +
+  'under [plugins."io.containerd.grpc.v1.cri".containerd] for containerd 1.x, ' +
+  'under [plugins."io.containerd.cri.v1.images"] for 2.x, and restart containerd. ' +
+  "Images that are there already are shared after they have been removed and pulled again.";
 
 export interface ContainerdStoreOptions {
   /** containerd's gRPC socket, an absolute path. */
@@ -35,6 +41,8 @@ export interface ContainerdStoreOptions {
   readonly listTimeoutMs?: number;
   /** How often `changed` is given without an event, since garbage collection sends none; default 60 s. */
   readonly refreshIntervalMs?: number;
+  /** How long after the last image event `changed` is given once more, for what was collected by then; default 3 s. */
+  readonly collectedAfterMs?: number;
   /** How often containerd is asked for a sign of life; default 5 s. */
   readonly probeIntervalMs?: number;
 }
@@ -44,6 +52,8 @@ export interface ContainerdStore extends ContentStore, AsyncDisposable {
   connected(): boolean;
   /** Names of the last inventory that are no image references; they are neither resolved to peers nor advertised. */
   skippedNames(): number;
+  /** Images of the last inventory whose layers containerd discarded after it had unpacked them. */
+  imagesWithoutLayers(): number;
 }
 
 /**
@@ -60,7 +70,7 @@ export function openContainerdStore(
 ): ContainerdStore {
   const { log } = deps;
   const { namespaces, contentPath, refreshIntervalMs = 60_000, probeIntervalMs = 5000 } = options;
-  const { callTimeoutMs = 2000, listTimeoutMs = 20_000 } = options;
+  const { callTimeoutMs = 2000, listTimeoutMs = 20_000, collectedAfterMs = 3000 } = options;
   const client = createContainerdClient({
     socketPath: options.socketPath,
     callTimeoutMs,
@@ -79,6 +89,9 @@ export function openContainerdStore(
   });
   const loggedNames = new Set<string>();
   let skippedNames = 0;
+  let imagesWithoutLayers = 0;
+  let toldOfDiscarding = false;
+  let collectedMs: number | undefined;
   let subscribed = false;
   let answering = false;
   let complained = false;
@@ -91,6 +104,7 @@ export function openContainerdStore(
     subscribed = true;
     answering = true;
     complained = false;
+    toldOfDiscarding = false; // containerd reads its configuration when it starts
     contents.forget();
     log.info("connected to containerd", { socket: options.socketPath });
     changed();
@@ -100,6 +114,24 @@ export function openContainerdStore(
     const payload = event?.value ?? Buffer.alloc(0);
     if (topic === "/content/create" && newContent.offer(ContentCreate.decode(payload).digest)) return;
     if (topic === "/content/delete") contents.forget(ContentDelete.decode(payload).digest);
+    changed();
+    if (topic.startsWith("/images/")) expectCollection();
+  }
+
+  // containerd collects garbage soon after images come and go, and sends no event for the content it removes.
+  function expectCollection(): void {
+    const isExpected = collectedMs !== undefined;
+    collectedMs = performance.now() + collectedAfterMs;
+    if (!isExpected) tasks.run("list after a collection", listAfterCollection);
+  }
+
+  async function listAfterCollection(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const leftMs = (collectedMs ?? 0) - performance.now();
+      if (leftMs <= 0) break;
+      await sleep(leftMs, { signal });
+    }
+    collectedMs = undefined;
     changed();
   }
 
@@ -163,15 +195,31 @@ export function openContainerdStore(
     }
   }
 
+  // Nothing says how containerd 2.x is configured, and CRI's status only how 1.x is; what it did says it for all.
+  async function noteDiscarded(
+    listed: ReadonlyMap<Digest, ListedContent>,
+    walking: Walk,
+    call: { readonly signal: AbortSignal },
+  ): Promise<void> {
+    let count = 0;
+    for (const [digest, { keptConfig }] of listed) {
+      if (keptConfig !== undefined && (await walking.lacksLayers(digest, keptConfig, call))) count++;
+    }
+    imagesWithoutLayers = count;
+    if (count === 0 || toldOfDiscarding) return;
+    toldOfDiscarding = true;
+    log.warn(DISCARDING, { images: count });
+  }
+
   // Imported content has no source label: its image's name tells where it would come from.
   async function nameOrigins(
     listed: ReadonlyMap<Digest, ListedContent>,
     named: readonly { readonly name: string; readonly digest: Digest }[],
+    walking: Walk,
     call: { readonly signal: AbortSignal },
   ): Promise<ReadonlyMap<Digest, readonly ContentOrigin[]>> {
     const origins = new Map<Digest, readonly ContentOrigin[]>();
     if ([...listed.values()].every((each) => each.origins.length > 0)) return origins;
-    const walking = walk.begin(listed);
     for (const { name, digest } of named) {
       call.signal.throwIfAborted();
       const origin = originOfName(name);
@@ -192,6 +240,7 @@ export function openContainerdStore(
     name: "containerd",
     connected: () => subscribed && answering,
     skippedNames: () => skippedNames,
+    imagesWithoutLayers: () => imagesWithoutLayers,
     resolve: (name, call) => images.resolve(name, call),
     stat: (digest, call) => contents.stat(digest, call),
     open: (digest, call) => contents.open(digest, call),
@@ -201,7 +250,9 @@ export function openContainerdStore(
       const named = await images.list(call);
       const listed = await contents.list(call);
       noteSkipped(named.skipped);
-      const walked = await nameOrigins(listed, named.images, call);
+      const walking = walk.begin(listed);
+      const walked = await nameOrigins(listed, named.images, walking, call);
+      await noteDiscarded(listed, walking, call);
       return {
         images: named.images,
         contents: Array.from(

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import { parseImageReference } from "#oci";
+import { type Digest, isDigest, parseImageReference } from "#oci";
 import { type ContentOrigin, mergeOrigin } from "#store";
 
 // containerd keeps one label per registry; the value lists the repositories.
 const SOURCE_PREFIX = "containerd.io/distribution.source.";
+// What a manifest keeps from garbage collection: one label for the config, one for each layer.
+const CONFIG_REFERENCE = "containerd.io/gc.ref.content.config";
+const LAYER_REFERENCE_PREFIX = "containerd.io/gc.ref.content.l.";
 
 /**
  * Reads where containerd pulled content from: `containerd.io/distribution.source.<registry>: <repository>[,...]`.
@@ -33,6 +36,17 @@ function parse(sources: readonly (readonly [string, string])[]): readonly Conten
     }
   }
   return origins;
+}
+
+/**
+ * The config of a manifest that keeps its config and no layer: what CRI writes with `discard_unpacked_layers = true`,
+ * in 1.6, 1.7 and 2.x alike. Undefined for everything else.
+ */
+export function keptConfigOf(labels: ReadonlyMap<string, string>): Digest | undefined {
+  const config = labels.get(CONFIG_REFERENCE) ?? "";
+  if (!isDigest(config)) return undefined;
+  const keepsLayers = Array.from(labels.keys()).some((label) => label.startsWith(LAYER_REFERENCE_PREFIX));
+  return keepsLayers ? undefined : config;
 }
 
 /** The origin that an image name tells; undefined for names without a registry, such as CRI's `sha256:...`. */

@@ -16,7 +16,7 @@ import {
   StoreError,
 } from "#store";
 import { type ContainerdClient, unavailable } from "./client.ts";
-import { createOriginReader } from "./content-labels.ts";
+import { createOriginReader, keptConfigOf } from "./content-labels.ts";
 
 type Call = { readonly signal: AbortSignal };
 
@@ -32,6 +32,8 @@ const COMPLAINT_INTERVAL_MS = 60_000;
 export interface ListedContent {
   readonly sizeBytes: number;
   readonly origins: readonly ContentOrigin[];
+  /** The config that containerd keeps for this manifest when it was told to keep no layer of it. */
+  readonly keptConfig?: Digest;
 }
 
 /** containerd's content, as far as it belongs to a watched namespace. */
@@ -153,8 +155,10 @@ export function createContents(
             if (!isDigest(digest) || listed.size >= MAX_CONTENTS) continue;
             const known = listed.get(digest)?.origins ?? [];
             const origins = readOrigins(labels);
+            const keptConfig = keptConfigOf(labels);
             listed.set(digest, {
               sizeBytes: size,
+              ...(keptConfig === undefined ? {} : { keptConfig }),
               origins:
                 known.length === 0 ? origins : origins.reduce<readonly ContentOrigin[]>(mergeOrigin, known),
             });

@@ -19,10 +19,14 @@ interface Child {
 /** Finds what belongs to an image: index to manifests, manifest to config and layers. */
 export interface ImageWalk {
   /** Starts one walk over many images, with one budget for reading. */
-  begin(contents: ReadonlyMap<Digest, ListedContent>): {
-    /** The present contents of the image with this manifest or index, itself included. */
-    reach(root: Digest, call: Call): Promise<ReadonlySet<Digest>>;
-  };
+  begin(contents: ReadonlyMap<Digest, ListedContent>): Walk;
+}
+
+export interface Walk {
+  /** The present contents of the image with this manifest or index, itself included. */
+  reach(root: Digest, call: Call): Promise<ReadonlySet<Digest>>;
+  /** True when the manifest names more than its config, and nothing of that is present. */
+  lacksLayers(manifest: Digest, config: Digest, call: Call): Promise<boolean>;
 }
 
 /** @param open opens listed content; undefined when it has gone since */
@@ -76,6 +80,11 @@ export function createImageWalk(
             level = [...next].filter((digest) => !reached.has(digest));
           }
           return reached;
+        },
+
+        async lacksLayers(manifest, config, call) {
+          const layers = (await children(manifest, call)).filter((child) => child.digest !== config);
+          return layers.length > 0 && !layers.some((layer) => contents.has(layer.digest));
         },
       };
     },

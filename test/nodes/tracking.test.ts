@@ -3,17 +3,28 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import type { Digest } from "#oci";
-import type { ContainerdNode, Rig, RigImage, SpegelNode } from "../kit/node-rig/index.ts";
+import {
+  type ContainerdBinary,
+  type ContainerdNode,
+  findContainerdBinaries,
+  type Rig,
+  type RigImage,
+  type SpegelNode,
+} from "../kit/node-rig/index.ts";
 import { MIB, openNodes, until } from "./testing.ts";
 
 const GENERATIONS = 3;
+// Two more nodes, on which one generation follows the other.
 const DISCARDING = 3;
+const REPLACED = 4;
 const signal = AbortSignal.timeout(280_000);
 
 describe("what other nodes find", () => {
   let rig: Rig;
+  let generations: readonly ContainerdBinary[];
   before(async () => {
-    rig = await openNodes(GENERATIONS + 1, { discardUnpackedLayers: (node) => node === DISCARDING, signal });
+    generations = (await findContainerdBinaries({ signal })).found;
+    rig = await openNodes(GENERATIONS + 2, { discardUnpackedLayers: (node) => node === DISCARDING, signal });
   });
   after(() => rig?.[Symbol.asyncDispose]());
 
@@ -125,17 +136,70 @@ describe("what other nodes find", () => {
     }
   });
 
-  it("is no layer of a node that discards them, and the image is pulled all the same", async () => {
-    const image = await newImage("discarded");
-    await nodeOf(DISCARDING).containerd.cri.pull(image.name);
-    await untilFound(0, image, [`manifests/${image.layout.root.digest}`]);
-    await untilGone(
-      0,
-      image,
-      layersOf(image).map((digest) => `blobs/${digest}`),
-    );
-    await nodeOf(0).containerd.cri.pull(image.name);
-    await rig.untilShared(image, 0);
+  /** Puts another containerd in the place of a node's, on the same root and socket. */
+  async function replace(index: number, binary: ContainerdBinary): Promise<void> {
+    const { containerd, spegel } = nodeOf(index);
+    if (containerd.version === binary.version) return;
+    await containerd.stop();
+    await until(async () => (await spegel.ready()) === 500);
+    await containerd.start(binary);
+    await until(async () => (await spegel.ready()) === 200);
+  }
+
+  it("is no layer of a node that discards them; it says so, and the image is pulled all the same", async () => {
+    const { containerd, spegel } = nodeOf(DISCARDING);
+    const warnings = (): number =>
+      spegel.process.output.lines.filter(({ text }) => text.includes("discard_unpacked_layers = false"))
+        .length;
+    for (const [index, binary] of generations.entries()) {
+      await replace(DISCARDING, binary);
+      const image = await newImage(`discarded-${index}`);
+      await containerd.cri.pull(image.name);
+      await untilFound(0, image, [`manifests/${image.layout.root.digest}`]);
+      await untilGone(
+        0,
+        image,
+        layersOf(image).map((digest) => `blobs/${digest}`),
+      );
+      await until(async () => (await spegel.metric("spegel_images_without_layers")) === index + 1);
+      // Once for each start of containerd.
+      assert.equal(warnings(), index + 1);
+      await nodeOf(0).containerd.cri.pull(image.name);
+      await rig.untilShared(image, 0);
+    }
+    assert.equal(await nodeOf(0).spegel.metric("spegel_images_without_layers"), 0);
+  });
+
+  it("is what another version of containerd holds that takes the place of the first, under the same daemon", async () => {
+    const { containerd, spegel } = nodeOf(REPLACED);
+    const { pid } = spegel.process;
+    const held: RigImage[] = [];
+    for (const [index, binary] of generations.entries()) {
+      await replace(REPLACED, binary);
+      assert.equal(await spegel.metric("spegel_store_connected"), 1);
+      const image = await newImage(`replaced-${index}`);
+      await containerd.cri.pull(image.name);
+      held.push(image);
+      // What its forerunners pulled is there as well.
+      for (const each of held) await rig.untilShared(each, REPLACED);
+    }
+    await rig.network.setUpstreamAvailable(false);
+    try {
+      for (const image of held) await nodeOf(0).containerd.cri.pull(image.name);
+    } finally {
+      await rig.network.setUpstreamAvailable(true);
+    }
+    const arrived = await newImage("replaced-arrived");
+    await nodeOf(0).containerd.cri.pull(arrived.name);
+    await rig.untilShared(arrived, 0);
+    await rig.network.setUpstreamAvailable(false);
+    try {
+      await containerd.cri.pull(arrived.name);
+    } finally {
+      await rig.network.setUpstreamAvailable(true);
+    }
+    assert.equal(spegel.process.pid, pid);
+    assert.ok(!spegel.process.output.lines.some(({ text }) => text.includes('"level":"fatal"')));
   });
 
   for (const [trouble, strike, mend] of [

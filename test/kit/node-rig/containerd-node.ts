@@ -14,7 +14,7 @@ const execute = promisify(execFile);
 export interface ContainerdNode extends AsyncDisposable {
   readonly namespace: Namespace;
   readonly directory: string;
-  /** `1.6.20` */
+  /** `1.6.20`, of the one that was started last. */
   readonly version: string;
   readonly socketPath: string;
   readonly contentPath: string;
@@ -23,8 +23,8 @@ export interface ContainerdNode extends AsyncDisposable {
   readonly process: RunningProcess;
   /** Ends it, by SIGTERM when nothing else is said, and waits until it is gone. */
   stop(signal?: NodeJS.Signals): Promise<void>;
-  /** Starts it over the same root after it was stopped. */
-  start(): Promise<void>;
+  /** Starts it over the same root after it was stopped; `binary` takes the place of the one that ran. */
+  start(binary?: ContainerdBinary): Promise<void>;
   /** Removes all content, images and snapshots of a containerd that is stopped. */
   wipe(): Promise<void>;
   /** Runs `ctr` of the same version as a person on the node would; gives what it wrote. */
@@ -45,17 +45,11 @@ export interface ContainerdNodeOptions {
 
 /** Starts containerd on a node and waits until it answers. Mounts it makes vanish with it. */
 export async function startContainerdNode(options: ContainerdNodeOptions): Promise<ContainerdNode> {
-  const { directory, namespace, signal, binary } = options;
-  const { version } = binary;
+  const { directory, namespace, signal } = options;
   for (const name of ["root", "state", "certs.d", "cni", "opt"])
     await mkdir(join(directory, name), { recursive: true });
   await writeFile(join(directory, "hosts"), options.hosts);
   await writeFile(join(directory, "resolv.conf"), "");
-  const configuration = Number(version.split(".")[0]) >= 2 ? version2Configuration : version1Configuration;
-  await writeFile(
-    join(directory, "config.toml"),
-    configuration(directory, options.discardUnpackedLayers ?? false),
-  );
   const socketPath = join(directory, "containerd.sock");
 
   const onNode = (...words: string[]): readonly [string, string[]] => {
@@ -69,8 +63,13 @@ export async function startContainerdNode(options: ContainerdNodeOptions): Promi
     return [command, args];
   };
   const env = { SSL_CERT_FILE: options.authorityFile };
-  const start = (): Promise<RunningProcess> => {
-    const [command, args] = onNode(binary.path, "--config", join(directory, "config.toml"));
+  let { binary } = options;
+  const start = async (): Promise<RunningProcess> => {
+    const { version } = binary;
+    const configuration = version.startsWith("1.") ? version1Configuration : version2Configuration;
+    const configurationPath = join(directory, "config.toml");
+    await writeFile(configurationPath, configuration(directory, options.discardUnpackedLayers ?? false));
+    const [command, args] = onNode(binary.path, "--config", configurationPath);
     return startProcess({
       name: `containerd ${version} on ${namespace.address}`,
       command,
@@ -87,7 +86,9 @@ export async function startContainerdNode(options: ContainerdNodeOptions): Promi
   return {
     namespace,
     directory,
-    version,
+    get version() {
+      return binary.version;
+    },
     socketPath,
     contentPath: join(directory, "root", "io.containerd.content.v1.content"),
     certsDirectory: join(directory, "certs.d"),
@@ -99,7 +100,8 @@ export async function startContainerdNode(options: ContainerdNodeOptions): Promi
       running.kill(kill);
       await running.exited;
     },
-    async start() {
+    async start(other = binary) {
+      binary = other;
       running = await start();
     },
     async wipe() {

@@ -3,7 +3,7 @@
  * A cluster in miniature inside network namespaces: an upstream registry, and nodes with a real containerd and the
  * daemon each. Needs root, iproute2, containerd and runc. Nothing in it can reach the machine's own network.
  */
-export { findContainerdBinaries, spreadGenerations } from "./containerd-binaries.ts";
+export { type ContainerdBinary, findContainerdBinaries, spreadGenerations } from "./containerd-binaries.ts";
 export type { ContainerdNode } from "./containerd-node.ts";
 export { createCRI } from "./cri.ts";
 export { enterNamespace, inNamespace, type Namespace, openNetwork, type RigNetwork } from "./network.ts";
