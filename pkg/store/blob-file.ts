@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { closeSync, constants, fstatSync, lstat, open } from "node:fs";
+import { promisify } from "node:util";
 import { systemErrorCode } from "#errors";
 import { type Digest, detectMediaType, MAX_MANIFEST_BYTES, MEDIA_TYPE_OCTET_STREAM } from "#oci";
+import { readContentBytes } from "./content-bytes.ts";
 import type { Content, ContentInfo } from "./content-store.ts";
+
+// Plain descriptors: a FileHandle for every request costs more than the system calls.
+const openDescriptor = promisify(open);
+const statPath = promisify(lstat);
 
 // Neither a link out of the store nor a FIFO that would block the open is content.
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
@@ -25,85 +30,83 @@ export interface BlobFiles {
 export function createBlobFiles(): BlobFiles {
   const mediaTypes = new Map<string, string>();
 
-  async function mediaTypeOf(handle: FileHandle, digest: Digest, sizeBytes: number): Promise<string> {
-    const key = `${digest}/${sizeBytes}`;
-    const known = mediaTypes.get(key);
-    if (known !== undefined) return known;
-    const mediaType = await sniff(handle, sizeBytes);
+  function remember(key: string, mediaType: string): void {
     const oldest = mediaTypes.size >= MAX_CACHED_MEDIA_TYPES ? mediaTypes.keys().next().value : undefined;
     if (oldest !== undefined) mediaTypes.delete(oldest);
     mediaTypes.set(key, mediaType);
-    return mediaType;
   }
 
   return {
-    async open(path, { signal }) {
-      const opened = await openRegular(path, signal);
-      if (opened === undefined) return undefined;
-      const { handle, sizeBytes } = opened;
-      let closing: Promise<void> | undefined;
-      return {
-        kind: "file",
-        fd: handle.fd,
-        sizeBytes,
-        [Symbol.asyncDispose]: () => (closing ??= handle.close()),
-      };
-    },
+    open: openRegular,
 
     async stat(path, digest, { signal }) {
-      const opened = await openRegular(path, signal);
-      if (opened === undefined) return undefined;
-      await using handle = opened.handle;
-      return {
-        digest,
-        sizeBytes: opened.sizeBytes,
-        mediaType: await mediaTypeOf(handle, digest, opened.sizeBytes),
-      };
+      const sizeBytes = await regularSize(path);
+      if (sizeBytes === undefined) return undefined;
+      const known = mediaTypes.get(`${digest}/${sizeBytes}`);
+      if (known !== undefined) return { digest, sizeBytes, mediaType: known };
+      await using content = await openRegular(path, { signal });
+      if (content === undefined) return undefined;
+      const mediaType = await sniff(content);
+      remember(`${digest}/${content.sizeBytes}`, mediaType);
+      return { digest, sizeBytes: content.sizeBytes, mediaType };
     },
   };
 }
 
+async function regularSize(path: string): Promise<number | undefined> {
+  const stats = await unlessAbsent(statPath(path));
+  return stats?.isFile() ? stats.size : undefined;
+}
+
 async function openRegular(
   path: string,
-  signal: AbortSignal,
-): Promise<{ readonly handle: FileHandle; readonly sizeBytes: number } | undefined> {
+  { signal }: { readonly signal: AbortSignal },
+): Promise<Content | undefined> {
   signal.throwIfAborted();
-  let handle: FileHandle;
+  const fd = await unlessAbsent(openDescriptor(path, OPEN_FLAGS));
+  if (fd === undefined) return undefined;
   try {
-    handle = await open(path, OPEN_FLAGS);
+    signal.throwIfAborted();
+    const stats = fstatSync(fd); // its inode is in memory: that does not wait for the disk
+    if (stats.isFile()) return openedFile(fd, stats.size);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  closeSync(fd);
+  return undefined;
+}
+
+function openedFile(fd: number, sizeBytes: number): Content {
+  let isOpen = true;
+  return {
+    kind: "file",
+    fd,
+    sizeBytes,
+    async [Symbol.asyncDispose]() {
+      if (isOpen) closeSync(fd); // nothing was written: there is nothing to wait for
+      isOpen = false;
+    },
+  };
+}
+
+async function unlessAbsent<Value>(wanted: Promise<Value>): Promise<Value | undefined> {
+  try {
+    return await wanted;
   } catch (error) {
     if (ABSENT.has(systemErrorCode(error) ?? "")) return undefined;
     throw error;
   }
-  try {
-    signal.throwIfAborted();
-    const stats = await handle.stat();
-    if (stats.isFile()) return { handle, sizeBytes: stats.size };
-  } catch (error) {
-    await handle.close();
-    throw error;
-  }
-  await handle.close();
-  return undefined;
 }
 
 // Layers are told from JSON by their first bytes, so that only documents are read whole.
-async function sniff(handle: FileHandle, sizeBytes: number): Promise<string> {
+async function sniff(content: Content): Promise<string> {
+  const { sizeBytes } = content;
   if (sizeBytes === 0 || sizeBytes > MAX_MANIFEST_BYTES) return MEDIA_TYPE_OCTET_STREAM;
-  const head = await readAll(handle, Math.min(sizeBytes, SNIFF_BYTES));
+  const head = await readContentBytes(content, { maxBytes: SNIFF_BYTES });
   const first = head.find((byte) => byte !== 0x20 && byte !== 0x09 && byte !== 0x0a && byte !== 0x0d);
   if (first !== undefined && first !== 0x7b) return MEDIA_TYPE_OCTET_STREAM;
-  return detectMediaType(head.length === sizeBytes ? head : await readAll(handle, sizeBytes));
-}
-
-/** Up to `sizeBytes` from the start of a file; fewer when the file is shorter. */
-export async function readAll(handle: FileHandle, sizeBytes: number): Promise<Uint8Array> {
-  const bytes = Buffer.allocUnsafe(sizeBytes);
-  let filled = 0;
-  while (filled < sizeBytes) {
-    const { bytesRead } = await handle.read(bytes, filled, sizeBytes - filled, filled);
-    if (bytesRead === 0) break;
-    filled += bytesRead;
-  }
-  return bytes.subarray(0, filled);
+  return detectMediaType(
+    head.length === sizeBytes ? head : await readContentBytes(content, { maxBytes: sizeBytes }),
+  );
 }
