@@ -26,7 +26,7 @@ const MAX_HEADER_BYTES = 16 * 1024;
 /**
  * A bounded HTTP/1.1 server on node:http for handlers that write to the socket themselves.
  *
- * `handle` gets a signal that aborts when the client goes away. A rejected handler ends in 500, or in a closed
+ * `handle` gets a signal that aborts when the client goes away before it has its answer. A rejected handler ends in 500, or in a closed
  * connection when the head was out already. Disposing stops listening, lets requests finish, then closes.
  *
  * @throws the system error of listen (EADDRINUSE, EACCES, EADDRNOTAVAIL)
@@ -49,7 +49,7 @@ export async function openPlainServer(
     (request, response) => {
       const client = new AbortController();
       response.once("close", () => {
-        client.abort();
+        if (!response.writableFinished) client.abort();
         // A kept-alive connection would otherwise hold the server open until its idle timeout.
         if (stopping) setImmediate(() => server.closeIdleConnections());
       });
