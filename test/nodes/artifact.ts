@@ -20,7 +20,7 @@ const BLOBS: readonly Buffer[] = [
 /** Writes an OCI artifact (image specification, "Guidelines for Artifact Usage") that no platform can run. */
 export async function makeArtifact(
   directory: string,
-  options: { readonly signal: AbortSignal },
+  options: { readonly seed: string; readonly signal: AbortSignal },
 ): Promise<ImageLayout> {
   const blobs = join(directory, "blobs", "sha256");
   await mkdir(blobs, { recursive: true });
@@ -34,7 +34,9 @@ export async function makeArtifact(
     mediaType: MANIFEST,
     artifactType: "application/vnd.example.report",
     config: await add("application/vnd.oci.empty.v1+json", Buffer.from("{}")),
-    layers: await Promise.all(BLOBS.map((bytes) => add("application/vnd.example.part", bytes))),
+    layers: await Promise.all(
+      [...BLOBS, Buffer.from(options.seed)].map((bytes) => add("application/vnd.example.part", bytes)),
+    ),
   };
   const root = await add(MANIFEST, Buffer.from(JSON.stringify(manifest)));
   const annotations = { "org.opencontainers.image.ref.name": "latest" };

@@ -115,7 +115,7 @@ describe("five nodes with containerd and the mirror", () => {
   it("share artifacts, also when their blobs look like JSON or manifests, or begin with a digit", async () => {
     const directory = await mkdtemp(join(tmpdir(), "artifact-"));
     try {
-      const artifact = await makeArtifact(directory, { signal });
+      const artifact = await makeArtifact(directory, { seed: "fetched", signal });
       const image = await rig.addLayout("rig/artifact", "1", artifact);
       const fetch = (node: number): Promise<unknown> | undefined => {
         const there = rig.containerds[node];
@@ -138,6 +138,40 @@ describe("five nodes with containerd and the mirror", () => {
       for (const node of [1, 2]) {
         const listed = await rig.containerds[node]?.ctr("--namespace", "k8s.io", "content", "ls", "--quiet");
         for (const { digest } of artifact.objects) assert.ok(listed?.includes(digest), digest);
+      }
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+
+  it("share artifacts by CRI, as volumes are pulled from images, where containerd takes artifacts", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "artifact-"));
+    try {
+      const artifact = await makeArtifact(directory, { seed: "volume", signal });
+      const image = await rig.addLayout("rig/volume", "1", artifact);
+      const nodes = rig.containerds.map(({ cri, version }, index) => ({ cri, version, index }));
+      // 1.6 unpacks whatever it pulls, and refuses an artifact then, wherever it came from.
+      const [holder, ...others] = nodes.filter((node) => !node.version.startsWith("1.6."));
+      if (holder !== undefined) {
+        await holder.cri.pull(image.name);
+        await rig.untilShared(image, holder.index);
+      }
+      await withoutUpstream(async () => {
+        for (const node of others) {
+          await node.cri.pull(image.name);
+          const tags = (await node.cri.images()).flatMap((each) => each.repo_tags);
+          assert.ok(tags.includes(image.name), `${node.version}: ${tags.join(", ")}`);
+        }
+      });
+      for (const enabled of [true, false]) {
+        for (const { cri, index } of nodes.filter((node) => node.version.startsWith("1.6."))) {
+          await rig.spegels[index]?.setMirror(enabled);
+          try {
+            await assert.rejects(cri.pull(image.name), /mismatched image rootfs and manifest layers/);
+          } finally {
+            await rig.spegels[index]?.setMirror(true);
+          }
+        }
       }
     } finally {
       await rm(directory, { recursive: true });
