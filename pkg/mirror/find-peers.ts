@@ -66,7 +66,7 @@ export function findPeers(
     },
     changed: () => change.promise,
     async [Symbol.asyncDispose]() {
-      stop.abort();
+      if (!ended) stop.abort();
       await searching;
     },
   };

@@ -11,7 +11,7 @@ export interface PeerPool extends AsyncDisposable {
 }
 
 export interface PeerPoolOptions {
-  /** Most idle connections to one peer; default 4. */
+  /** Most idle connections to one peer; default 8: three layers and the small objects of two images. */
   readonly perPeer?: number;
   /** Most idle connections in all; default 64. The oldest makes room. */
   readonly total?: number;
@@ -26,7 +26,7 @@ interface Idle {
 }
 
 export function createPeerPool(options: PeerPoolOptions = {}): PeerPool {
-  const perPeer = options.perPeer ?? 4;
+  const perPeer = options.perPeer ?? 8;
   const total = options.total ?? 64;
   const idleTimeoutMs = options.idleTimeoutMs ?? 15_000;
   /** In the order in which they became idle. */
