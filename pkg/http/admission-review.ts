@@ -95,7 +95,7 @@ function readReview(
 ): { readonly apiVersion: string; readonly request: AdmissionRequest } | string {
   let review: unknown;
   try {
-    review = JSON.parse(typeof body === "string" ? body : Buffer.from(body).toString("utf8"));
+    review = JSON.parse(typeof body === "string" ? body : textOf(body));
   } catch {
     return "the body is not JSON";
   }
@@ -113,6 +113,11 @@ function readReview(
     if (value !== undefined && typeof value !== "string") return `request.${field} is not a string`;
   }
   return { apiVersion, request: request as unknown as AdmissionRequest };
+}
+
+/** Without a copy of the bytes: an object of some hundred kilobytes is normal. */
+function textOf({ buffer, byteOffset, byteLength }: Uint8Array): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString("utf8");
 }
 
 function answer(apiVersion: string, uid: string, verdict: AdmissionVerdict): AdmissionReview {

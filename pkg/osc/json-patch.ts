@@ -17,15 +17,30 @@ const LISTS: readonly (readonly [path: string, read: (osc: OperatingSystemConfig
   ["/spec/criConfig/containerd/plugins", (osc) => osc.spec.criConfig?.containerd?.plugins],
 ];
 
-/** Sets each list that changed as a whole; everything else in the object is left out of the patch and so survives. */
+/**
+ * The operations that make `after` of `before`: per entry where entries were changed in place or appended, so that an
+ * answer does not carry all files of a node back; a list that changed otherwise is set as a whole. Everything else in
+ * the object is left out and so survives.
+ */
 export function toJsonPatch(
   before: OperatingSystemConfig,
   after: OperatingSystemConfig,
 ): JSONPatchOperation[] {
-  return LISTS.flatMap(([path, read]) => {
-    const [old, value] = [read(before), read(after)];
-    if (isDeepStrictEqual(old, value)) return [];
-    const isPresent = old !== undefined && old !== null;
-    return [{ op: isPresent ? "replace" : "add", path, value }];
+  return LISTS.flatMap(([path, read]) => listOperations(path, read(before), read(after)));
+}
+
+function listOperations(path: string, old: unknown, wanted: unknown): JSONPatchOperation[] {
+  if (isSame(old, wanted)) return [];
+  if (old === undefined || old === null) return [{ op: "add", path, value: wanted }];
+  if (!Array.isArray(old) || !Array.isArray(wanted) || wanted.length < old.length)
+    return [{ op: "replace", path, value: wanted }];
+  return wanted.flatMap((value: unknown, index): JSONPatchOperation[] => {
+    if (index >= old.length) return [{ op: "add", path: `${path}/-`, value }];
+    return isSame(old[index], value) ? [] : [{ op: "replace", path: `${path}/${index}`, value }];
   });
+}
+
+/** What the additions do not touch stays the very same value. */
+function isSame(left: unknown, right: unknown): boolean {
+  return left === right || isDeepStrictEqual(left, right);
 }

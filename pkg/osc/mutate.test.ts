@@ -470,7 +470,7 @@ describe("mutateOSC", () => {
     );
   });
 
-  it("replaces only lists that change, and adds those that are absent or null", async () => {
+  it("patches only entries that change, and whole lists where they are absent, null or shorter", async () => {
     const patchOf = async (object: unknown): Promise<string[]> => {
       const mutation = await mutateOSC(
         object,
@@ -481,16 +481,24 @@ describe("mutateOSC", () => {
       return mutation.kind === "change" ? mutation.patch.map(({ op, path }) => `${op} ${path}`) : [];
     };
     assert.deepEqual(await patchOf(RECONCILE), [
-      "replace /spec/files",
-      "replace /spec/units",
-      "replace /spec/criConfig/containerd/registries",
+      ...Array.from({ length: 5 }, () => "add /spec/files/-"),
+      "add /spec/units/-",
+      "add /spec/units/-",
+      "replace /spec/criConfig/containerd/registries/0",
+      "replace /spec/criConfig/containerd/registries/1",
+      "add /spec/criConfig/containerd/registries/-",
       "add /spec/criConfig/containerd/plugins",
     ]);
     const bare = { ...RECONCILE, spec: { ...RECONCILE.spec, files: null, units: undefined } };
     assert.deepEqual((await patchOf(bare)).slice(0, 2), ["add /spec/files", "add /spec/units"]);
     const done = (await mutate(RECONCILE)) as OperatingSystemConfig;
     const withoutFile = { ...done, spec: { ...done.spec, files: done.spec.files?.slice(0, -1) } };
-    assert.deepEqual(await patchOf(withoutFile), ["replace /spec/files"]);
+    assert.deepEqual(await patchOf(withoutFile), ["add /spec/files/-"]);
+    const doubled = {
+      ...done,
+      spec: { ...done.spec, files: [...(done.spec.files ?? []), ...(done.spec.files ?? [])] },
+    };
+    assert.deepEqual(await patchOf(doubled), ["replace /spec/files"]);
   });
 
   it("takes the image from the status, so that it changes with the Extension and not with the webhook", async () => {
