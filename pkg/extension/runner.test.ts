@@ -156,6 +156,10 @@ test("a new Extension is created: objects in the seed and the Shoot, and a statu
     "Gateway",
     "VirtualService",
     "DestinationRule",
+    "ScrapeConfig",
+    "ServiceMonitor",
+    "PrometheusRule",
+    "ConfigMap",
   ]);
   assert.deepEqual(kinds("extension-registry-spegel-shoot"), ["ClusterRole", "ClusterRoleBinding"]);
   const role = shoot.get("ClusterRole", "extensions.gardener.cloud:registry-spegel:bootstrapper");
@@ -202,6 +206,28 @@ test("what is deployed meets Gardener's checklist for control planes", async () 
   const gateway = seed.get("Gateway", "registry-spegel-bootstrapper", NAMESPACE);
   assert.equal(valueAt(gateway, "spec.servers.0.tls.mode"), "PASSTHROUGH");
   assert.equal(valueAt<Record<string, string>>(gateway, "spec.selector")["istio-role"], "seed");
+});
+
+test("a Shoot's monitoring gets its scrapes, rules and dashboard, unless the Shoot has none", async () => {
+  const found = (): string[] =>
+    ["ScrapeConfig", "ServiceMonitor", "PrometheusRule"].flatMap((kind) =>
+      seed
+        .list(kind, NAMESPACE)
+        .map(({ metadata }) => `${kind} ${metadata.name} ${metadata.labels?.["prometheus"]}`),
+    );
+  seedExtension();
+  await run();
+  assert.deepEqual(found(), [
+    "ScrapeConfig shoot-registry-spegel shoot",
+    "ServiceMonitor shoot-registry-spegel shoot",
+    "PrometheusRule shoot-registry-spegel shoot",
+  ]);
+  const [dashboards] = seed.list("ConfigMap", NAMESPACE);
+  assert.equal(dashboards?.metadata.labels?.["dashboard.monitoring.gardener.cloud/shoot"], "true");
+  seedCluster({ spec: { purpose: "testing", provider: { workers: [{ name: "w" }] } } });
+  await run();
+  assert.deepEqual(found(), []);
+  assert.deepEqual(seed.list("ConfigMap", NAMESPACE), []);
 });
 
 test("a second run changes nothing but the times of the status", async () => {

@@ -17,7 +17,12 @@ const workers = { provider: { workers: [{ name: "a" }] } };
 
 test("a Cluster in full is read in full", () => {
   const shoot = {
-    spec: { ...workers, hibernation: { enabled: true }, networking: { ipFamilies: ["IPv6", "IPv4"] } },
+    spec: {
+      ...workers,
+      purpose: "testing",
+      hibernation: { enabled: true },
+      networking: { ipFamilies: ["IPv6", "IPv4"] },
+    },
     status: {
       technicalID: "shoot--foo--bar",
       credentials: {
@@ -33,6 +38,7 @@ test("a Cluster in full is read in full", () => {
   assert.deepEqual(facts, {
     technicalID: "shoot--foo--bar",
     isHibernated: true,
+    isMonitored: false,
     ingressDomain: "ingress.example.org",
     ipFamilies: ["IPv6", "IPv4"],
     genericKubeconfigSecretName: "generic-1",
@@ -44,6 +50,7 @@ test("what is absent has its default", () => {
   assert.deepEqual(readShoot(cluster({ spec: workers })), {
     technicalID: "shoot--foo--bar",
     isHibernated: false,
+    isMonitored: true,
     ingressDomain: "ingress.example.org",
     ipFamilies: ["IPv4"],
     genericKubeconfigSecretName: "generic-token-kubeconfig",

@@ -7,6 +7,8 @@ export interface ShootFacts {
   readonly technicalID: string;
   /** Wanted, not yet reached: that is when our workload has to go. */
   readonly isHibernated: boolean;
+  /** False for the purpose `testing`: such Shoots have no Prometheus. */
+  readonly isMonitored: boolean;
   /** Without nodes, or with a control plane on its own nodes: there is nothing to do. */
   readonly idleReason?: "workerless" | "self-hosted";
   /** Absent when the seed has no ingress. */
@@ -37,6 +39,7 @@ export function readShoot(cluster: Cluster): ShootFacts {
   return {
     technicalID,
     isHibernated: shoot.spec?.hibernation?.enabled === true,
+    isMonitored: shoot.spec?.purpose !== "testing",
     ...(isSelfHosted ? { idleReason: "self-hosted" } : workers.length === 0 && { idleReason: "workerless" }),
     ...(typeof domain === "string" && domain !== "" && { ingressDomain: domain }),
     ipFamilies: ipFamilies(cluster, shoot.spec?.networking?.ipFamilies),
