@@ -66,28 +66,59 @@ describe("registries with credentials of their own, and mirrors whose requests a
   });
 
   it("may leave out Content-Length or take their time: the pull succeeds and the image is shared", async () => {
-    for (const [index, fault] of (
-      [{ kind: "no-content-length" }, { kind: "late", delayMs: 1500 }] as const
-    ).entries()) {
-      const image = await newImage(fault.kind);
-      {
-        using _odd = rig.registry.fail({
-          match: ({ method, path }) => method === "GET" && path.includes("/blobs/"),
-          fault,
-        });
-        await pull(index, image.name, FIRST);
-      }
-      await rig.untilShared(image, index);
-      await rig.network.setUpstreamAvailable(false);
-      try {
-        for (const node of [0, 1, 2]) await pull(node, image.name, FIRST);
-      } finally {
-        await rig.network.setUpstreamAvailable(true);
+    for (const fault of [{ kind: "no-content-length" }, { kind: "late", delayMs: 600 }] as const) {
+      for (const first of rig.containerds.keys()) {
+        const image = await newImage(`${fault.kind}-${first}`);
+        {
+          using _odd = rig.registry.fail({ match: ({ path }) => path.includes(image.repository), fault });
+          await pull(first, image.name, FIRST);
+        }
+        await rig.untilShared(image, first);
+        await rig.network.setUpstreamAvailable(false);
+        try {
+          for (const node of rig.containerds.keys()) await pull(node, image.name, FIRST);
+        } finally {
+          await rig.network.setUpstreamAvailable(true);
+        }
       }
     }
   });
 
-  it("are the only ones that ever see a credential: no mirror, no peer and no log does", () => {
+  it("may say that there are no bytes: a pull ends as without the mirror, and what a node has is shared", async () => {
+    for (const [what, match] of Object.entries({
+      heads: ({ method, path }: { method: string; path: string }) =>
+        method === "HEAD" && path.includes("/manifests/"),
+      blobs: ({ method, path }: { method: string; path: string }) =>
+        method === "GET" && path.includes("/blobs/"),
+    })) {
+      const shared = await newImage(`zero-${what}`);
+      await pull(0, shared.name, FIRST);
+      await rig.untilShared(shared, 0);
+      using _odd = rig.registry.fail({ match, fault: { kind: "zero-content-length" } });
+      for (const [node, spegel] of rig.spegels.entries()) {
+        const outcomes: string[] = [];
+        for (const enabled of [false, true]) {
+          const image = await newImage(`zero-${what}-${node}-${enabled}`);
+          await spegel.setMirror(enabled, RECORDER_PORT);
+          outcomes.push(
+            await pull(node, image.name, FIRST).then(
+              () => "pulled",
+              () => "not pulled",
+            ),
+          );
+        }
+        assert.equal(outcomes[1], outcomes[0], `${what}, containerd ${rig.containerds[node]?.version}`);
+        await pull(node, shared.name, FIRST);
+      }
+    }
+  });
+
+  it("are the only ones that ever see a credential: no mirror, no peer and no log does", async () => {
+    const image = await newImage("seen");
+    await assert.rejects(pull(0, image.name, { username: "?", password: "wrong-secret-0000" }));
+    await pull(0, image.name, FIRST);
+    await rig.untilShared(image, 0);
+    for (const node of [1, 2]) await pull(node, image.name, FIRST);
     const all = recorders.flatMap((recorder) => recorder.requests());
     const fromPeers = all.filter((request) => request.headers["x-spegel-mirrored"] === "true");
     assert.ok(fromPeers.length > 0 && all.length > fromPeers.length, `${fromPeers.length} of ${all.length}`);

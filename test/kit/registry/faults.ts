@@ -17,7 +17,9 @@ export type Fault =
   | { readonly kind: "slow"; readonly bytesPerSecond: number }
   /** Flips a bit of the first byte. */
   | { readonly kind: "corrupt" }
-  | { readonly kind: "no-content-length" };
+  | { readonly kind: "no-content-length" }
+  /** Says that there is nothing, and sends it. */
+  | { readonly kind: "zero-content-length" };
 
 export interface FaultRule {
   /** Which requests; the path is without its query. */

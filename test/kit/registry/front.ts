@@ -110,6 +110,7 @@ async function forward(
   if (to.fault?.kind === "late") await sleep(to.fault.delayMs, { signal: exchange.signal });
   const headers = endToEnd(incoming.headers);
   if (to.fault?.kind === "no-content-length") delete headers["content-length"];
+  if (to.fault?.kind === "zero-content-length") headers["content-length"] = "0";
   entry.status(incoming.statusCode ?? 0);
   response.writeHead(incoming.statusCode ?? 502, headers);
   await sendBody(incoming, exchange, to.fault);
