@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { EXTENSION_NAME, EXTENSION_TYPE } from "#extension";
 import { type WebhookRegistration, type WebhookTarget, webhookClientConfig } from "#kube";
+import type { Metrics } from "#metrics";
+import type { OSCWebhook } from "#osc";
 
 export const WEBHOOK_PATH = "/webhooks/registry-spegel";
 
@@ -41,5 +43,22 @@ export function oscWebhook(settings: {
     name: EXTENSION_NAME,
     webhooks: [webhook],
     ownerNamespace: settings.ownerNamespace,
+  };
+}
+
+/** Counts what it answers: `denied` are Shoots whose Extension has not reported yet, `failed` is trouble. */
+export function countReviews(webhook: OSCWebhook, metrics: Metrics): OSCWebhook {
+  const reviews = metrics.counter({
+    name: "registry_spegel_osc_reviews_total",
+    help: "Total number of reviews of OperatingSystemConfigs by result.",
+    labels: ["result"],
+  });
+  return {
+    async review(body, options) {
+      const review = await webhook.review(body, options);
+      const { allowed, status } = review.response;
+      reviews.add({ result: allowed ? "allowed" : status?.code === 403 ? "denied" : "failed" });
+      return review;
+    },
   };
 }

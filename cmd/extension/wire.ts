@@ -31,7 +31,7 @@ import type { KeyPair } from "#pki";
 import packageJSON from "../../package.json" with { type: "json" };
 import type { ExtensionFlags } from "./flags.ts";
 import { createOSCContextReader } from "./osc-context.ts";
-import { oscWebhook, WEBHOOK_PATH } from "./osc-webhook.ts";
+import { countReviews, oscWebhook, WEBHOOK_PATH } from "./osc-webhook.ts";
 import { createShootCertificates } from "./shoot-certificates.ts";
 
 export interface ExtensionProgramDeps {
@@ -97,7 +97,7 @@ export async function openExtension(
   );
   const certificates = hasWebhook ? webhookCertificates(deps, client, flags, namespaces) : undefined;
   if (certificates)
-    webhookAddress = await serveWebhook(parts, { ...deps, signal }, client, flags, certificates);
+    webhookAddress = await serveWebhook(parts, { ...deps, signal, client, metrics, certificates }, flags);
   const running = parts.move();
   const leading = lead({ ...deps, signal, client, metrics, certificates, namespaces }, flags);
   leading.catch(() => {}); // whoever runs the program awaits `finished`
@@ -166,11 +166,14 @@ function webhookCertificates(
 
 async function serveWebhook(
   parts: AsyncDisposableStack,
-  deps: ExtensionProgramDeps,
-  client: KubeClient,
+  deps: ExtensionProgramDeps & {
+    readonly client: KubeClient;
+    readonly metrics: Metrics;
+    readonly certificates: WebhookCertificates;
+  },
   flags: ExtensionFlags,
-  certificates: WebhookCertificates,
 ): Promise<string> {
+  const { client, metrics, certificates } = deps;
   const logger = deps.logger.child({ webhook: "registry-spegel" });
   const context = parts.use(createOSCContextReader({ client, logger }));
   const webhook = createOSCWebhook(
@@ -185,7 +188,7 @@ async function serveWebhook(
   );
   const server = parts.use(
     await openReviewServer(
-      { webhook, certificates, logger },
+      { webhook: countReviews(webhook, metrics), certificates, logger },
       {
         path: WEBHOOK_PATH,
         address: formatHostPort(flags.webhookConfigServerHost, flags.webhookConfigServerPort),

@@ -20,6 +20,7 @@ Three images have no default and must be set: \`image.ref\`, \`node.image.ref\`,
 | ServiceAccount, ClusterRole, Role and bindings | the rights in [rbac](rbac), with which the program's tests run too |
 | PodDisruptionBudget | at most one replica is evicted at a time: while none serves, no node configuration of the seed's Shoots can be written |
 | VerticalPodAutoscaler | requests follow the number of Shoots |
+| PrometheusRule in the namespace \`garden\` | [alerts](monitoring/rules.yaml) about the extension itself, each with what to do |
 
 The program itself registers its MutatingWebhookConfiguration, which belongs to the namespace of the extension and goes
 with it, and makes the certificate for it. Pods meet the Pod Security Standard \`restricted\`.

@@ -14,6 +14,10 @@ import { closed, flag, integer, labels, strings, text } from "./schema.ts";
 
 export const ExtensionValuesSchema: TObject = closed({
   ...podValues("the extension", { cpu: "20m", memory: "96Mi" }),
+  metrics: closed({
+    enableScraping: flag(true, "Let Prometheus find the pods."),
+    enableAlerts: flag(true, "Give the seed's Prometheus rules for alerts; only with enableScraping."),
+  }),
   controllers: closed({
     extension: closed({
       concurrentSyncs: integer(1, 1000, 5, "Extensions worked on at a time."),

@@ -30,6 +30,7 @@ export {
   SHOOT_ACCESS_SECRET_NAME,
   SHOOT_RESOURCE_NAME,
 } from "./names.ts";
+export { monitoringObjects } from "./objects/monitoring.ts";
 export { DEFAULT_EXTENSION_OPTIONS, type ExtensionOptions } from "./options.ts";
 export type { Certificates, DecodeConfig, EnsuredCertificates } from "./ports.ts";
 export { type RunnerDeps, runExtension } from "./runner.ts";

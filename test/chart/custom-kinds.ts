@@ -68,6 +68,37 @@ export const CUSTOM_KINDS: Readonly<Record<string, AnySchemaObject>> = {
       ["selector", "endpoints"],
     ),
   ),
+  "monitoring.coreos.com/v1/PrometheusRule": kind(
+    closed(
+      {
+        groups: {
+          type: "array",
+          items: closed(
+            {
+              name: string,
+              rules: {
+                type: "array",
+                minItems: 1,
+                items: closed(
+                  {
+                    alert: string,
+                    record: string,
+                    expr: string,
+                    for: duration,
+                    labels: stringMap,
+                    annotations: stringMap,
+                  },
+                  ["expr"],
+                ),
+              },
+            },
+            ["name", "rules"],
+          ),
+        },
+      },
+      ["groups"],
+    ),
+  ),
   "autoscaling.k8s.io/v1/VerticalPodAutoscaler": kind(
     closed(
       {

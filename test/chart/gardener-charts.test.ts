@@ -72,6 +72,12 @@ async function render(chart: string, args: readonly string[]): Promise<Kubernete
 const valuesOf = (chart: string, file: string): string =>
   `--values=${join(chart, "ci", `${file}-values.yaml`)}`;
 
+/** Rules lie where the Prometheus of a seed looks for them. */
+function namespaceOf(kind: string): string | undefined {
+  if (kind === "PrometheusRule") return "garden";
+  return CLUSTER_KINDS.includes(kind) ? undefined : "mirror";
+}
+
 function find(objects: readonly KubernetesObject[], kind: string): KubernetesObject {
   const [found, ...others] = objects.filter((each) => each.kind === kind);
   assert.ok(found, `no ${kind}`);
@@ -117,7 +123,7 @@ for (const [what, chart] of Object.entries(CHARTS)) {
         const keys = objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
         assert.equal(new Set(keys).size, keys.length, "two objects have one name");
         for (const { kind, metadata } of objects) {
-          assert.equal(metadata.namespace, CLUSTER_KINDS.includes(kind) ? undefined : "mirror", kind);
+          assert.equal(metadata.namespace, namespaceOf(kind), kind);
         }
       });
     }
@@ -347,6 +353,22 @@ describe("the extension in a seed", () => {
     assert.equal(pod.priorityClassName, "gardener-system-900");
     const unscraped = deploymentOf(await render(EXTENSION, [valuesOf(EXTENSION, "bare")]));
     assert.equal(unscraped.podAnnotations, undefined);
+  });
+
+  it("gives the seed's Prometheus its alerts, where that scrapes the pods", async () => {
+    const objects = await render(EXTENSION, [valuesOf(EXTENSION, "default")]);
+    const { metadata, spec } = find(objects, "PrometheusRule");
+    assert.equal(metadata.labels?.["prometheus"], "seed");
+    assert.deepEqual(spec, parse(readFileSync(join(EXTENSION, "monitoring/rules.yaml"), "utf8")));
+    const { podLabels } = deploymentOf(objects);
+    assert.match(
+      JSON.stringify(spec),
+      new RegExp(`app_kubernetes_io_name=.{1,2}${podLabels["app.kubernetes.io/name"]}`),
+    );
+    for (const set of ["metrics.enableScraping=false", "metrics.enableAlerts=false"]) {
+      const without = await render(EXTENSION, [valuesOf(EXTENSION, "default"), `--set=${set}`]);
+      assert.ok(!without.some(({ kind }) => kind === "PrometheusRule"), set);
+    }
   });
 
   it("refuses settings that would break every node", async () => {

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The alerts of a Shoot and of a seed, judged and evaluated by Prometheus' own tool. */
+import assert from "node:assert/strict";
+import { globSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { parse } from "yaml";
+import { monitoringObjects } from "#extension";
+import { valueAt } from "#kit/api-server";
+import { type ExpectedAlert, openPromtool, type Promtool, type RuleScenario } from "./promtool.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const DAY_MINUTES = 24 * 60;
+
+interface Rule {
+  readonly alert?: string;
+  readonly expr: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: { readonly summary: string; readonly description: string };
+}
+
+interface Groups {
+  readonly groups: readonly { readonly rules: readonly Rule[] }[];
+}
+
+type Series = Readonly<Record<string, string>>;
+
+/** What a test changes of the series of a healthy day, and what fires then. */
+interface Trouble {
+  readonly change: (healthy: Series) => Series;
+  readonly atMinutes: number;
+  /** Labels of the alerts that fire, and words in their description that are filled in. */
+  readonly firing: readonly { readonly labels: Series; readonly filledIn?: Series }[];
+  /** Alerts that come along. */
+  readonly others?: readonly string[];
+}
+
+const rulesOf = ({ groups }: Groups): readonly Rule[] => groups.flatMap(({ rules }) => rules);
+const alertsOf = (groups: Groups): string[] => rulesOf(groups).flatMap(({ alert }) => alert ?? []);
+
+function expected(groups: Groups, name: string, firing: Trouble["firing"]): ExpectedAlert[] {
+  const rule = rulesOf(groups).find(({ alert }) => alert === name);
+  assert.ok(rule?.annotations, `no alert ${name}`);
+  const { summary, description } = rule.annotations;
+  return firing.map(({ labels, filledIn = {} }) => ({
+    labels: { ...labels, ...rule.labels },
+    annotations: {
+      summary,
+      description: description.replace(
+        /\{\{ (?:\$labels\.)?([^}]+?) \}\}/g,
+        (_, key: string) => filledIn[key] ?? labels[key] ?? `no ${key}`,
+      ),
+    },
+  }));
+}
+
+function without(series: Series, pattern: RegExp): Series {
+  return Object.fromEntries(Object.entries(series).filter(([key]) => !pattern.test(key)));
+}
+
+/** Other values for the series whose name and labels match. */
+function replaced(series: Series, pattern: RegExp, values: string): Series {
+  const entries = Object.entries(series);
+  assert.ok(
+    entries.some(([key]) => pattern.test(key)),
+    String(pattern),
+  );
+  return Object.fromEntries(entries.map(([key, value]) => [key, pattern.test(key) ? values : value]));
+}
+
+let promtool: Promtool;
+before(async () => {
+  promtool = await openPromtool({ signal: AbortSignal.timeout(200_000) });
+});
+after(() => promtool[Symbol.asyncDispose]());
+
+function stories(groups: Groups, healthy: Series, troubles: Readonly<Record<string, Trouble>>): void {
+  it("are rules that Prometheus takes", async () => {
+    const { ok, output } = await promtool.check(groups);
+    assert.ok(ok, output);
+    assert.match(output, new RegExp(`SUCCESS: ${rulesOf(groups).length} rules found`));
+    const broken = { groups: [{ name: "broken", rules: [{ alert: "A", expr: "sum(" }] }] };
+    assert.equal((await promtool.check(broken)).ok, false, "it would say so");
+  });
+
+  it("are silent while all is well", async () => {
+    const firing = Object.fromEntries(alertsOf(groups).map((name) => [name, []]));
+    const story: RuleScenario = { name: "healthy", series: healthy, atMinutes: DAY_MINUTES, firing };
+    const { ok, output } = await promtool.test(groups, [story]);
+    assert.ok(ok, output);
+  });
+
+  it("each have their trouble here", () => {
+    assert.deepEqual(Object.keys(troubles).sort(), alertsOf(groups).sort());
+  });
+
+  for (const [name, trouble] of Object.entries(troubles)) {
+    it(`fire for their trouble alone: ${name}`, async () => {
+      const silent = alertsOf(groups).filter((each) => each !== name && !trouble.others?.includes(each));
+      const firing = {
+        ...Object.fromEntries(silent.map((each) => [each, []])),
+        [name]: expected(groups, name, trouble.firing),
+      };
+      const series = trouble.change(healthy);
+      const { ok, output } = await promtool.test(groups, [
+        { name, series, atMinutes: trouble.atMinutes, firing },
+      ]);
+      assert.ok(ok, output);
+    });
+  }
+}
+
+describe("the alerts of a Shoot", () => {
+  const groups = valueAt<Groups>(
+    monitoringObjects("shoot--foo--bar").find(({ kind }) => kind === "PrometheusRule"),
+    "spec",
+  );
+  const nodeSeries = (node: string): Series => {
+    const labels = `job="registry-spegel", pod="node-exporter-${node}", node="${node}"`;
+    return {
+      [`up{${labels}}`]: "1x1440",
+      [`spegel_store_connected{${labels}}`]: "1x1440",
+      [`spegel_swarm_peers{${labels}}`]: "1x1440",
+      [`spegel_corrupt_contents{${labels}}`]: "0x1440",
+      [`node_textfile_mtime_seconds{${labels}, file="/textfile-collector/spegel.prom"}`]: "0+60x1440",
+      [`spegel_mirror_requests_total{${labels}, registry="ghcr.io", cache="hit"}`]: "0+1x1440",
+      [`spegel_mirror_requests_total{${labels}, registry="ghcr.io", cache="miss"}`]: "0+1x1440",
+    };
+  };
+  const bootstrapper = 'job="registry-spegel-bootstrapper", pod="b"';
+  const healthy: Series = {
+    ...nodeSeries("a"),
+    ...nodeSeries("b"),
+    [`up{${bootstrapper}}`]: "1x1440",
+    [`spegel_bootstrapper_handshake_failures_total{${bootstrapper}}`]: "0+1x1440",
+    [`spegel_bootstrapper_requests_total{${bootstrapper}, code="200"}`]: "0+1x1440",
+  };
+  const nodeA = { job: "registry-spegel", pod: "node-exporter-a", node: "a" };
+
+  stories(groups, healthy, {
+    RegistrySpegelBootstrapperDown: {
+      change: (series) => replaced(series, /^up\{.*bootstrapper/, "1x100 0x1400"),
+      atMinutes: 120,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelNodesRefused: {
+      change: (series) => without(series, /^spegel_bootstrapper_requests_total/),
+      atMinutes: 240,
+      firing: [{ labels: { job: "registry-spegel-bootstrapper", pod: "b" } }],
+    },
+    RegistrySpegelNodeDown: {
+      change: (series) => replaced(series, /^spegel_.*node="a"|^node_.*node="a"/, "1x100 stale"),
+      atMinutes: 120,
+      firing: [{ labels: nodeA }],
+    },
+    RegistrySpegelNodeUnsteady: {
+      // One minute there, two minutes gone, as a crash with a slow start looks.
+      change: (series) => replaced(series, /^spegel_store_connected.*node="a"/, "1 stale stale ".repeat(80)),
+      atMinutes: 180,
+      firing: [{ labels: { pod: nodeA.pod, node: "a" } }],
+      others: ["RegistrySpegelNodeDown"],
+    },
+    RegistrySpegelMetricsStale: {
+      change: (series) => replaced(series, /^node_textfile.*node="a"/, "0+60x100 6000x1340"),
+      atMinutes: 150,
+      firing: [{ labels: { ...nodeA, file: "/textfile-collector/spegel.prom" } }],
+    },
+    RegistrySpegelWithoutContainerd: {
+      change: (series) => replaced(series, /^spegel_store_connected.*node="a"/, "1x100 0x1340"),
+      atMinutes: 120,
+      firing: [{ labels: nodeA }],
+    },
+    RegistrySpegelNodeAlone: {
+      change: (series) => replaced(series, /^spegel_swarm_peers.*node="a"/, "0x1440"),
+      atMinutes: 120,
+      firing: [{ labels: nodeA }],
+    },
+    RegistrySpegelCorruptContent: {
+      change: (series) => replaced(series, /^spegel_corrupt_contents.*node="a"/, "0x100 1x1340"),
+      atMinutes: 120,
+      firing: [{ labels: nodeA }],
+    },
+    RegistrySpegelWithoutHits: {
+      change: (series) => without(series, /cache="hit"/),
+      atMinutes: 600,
+      firing: [{ labels: {} }],
+    },
+  });
+
+  it("do not miss hits, or others, in a Shoot with one node", async () => {
+    const alone = replaced(without(healthy, /node="b"|cache="hit"/), /^spegel_swarm_peers/, "0x1440");
+    const firing = Object.fromEntries(alertsOf(groups).map((name) => [name, []]));
+    const { ok, output } = await promtool.test(groups, [
+      { name: "one node", series: alone, atMinutes: 600, firing },
+    ]);
+    assert.ok(ok, output);
+  });
+});
+
+describe("the alerts of a seed", () => {
+  const groups = parse(
+    readFileSync(join(ROOT, "charts/gardener-extension-registry-spegel/monitoring/rules.yaml"), "utf8"),
+  ) as Groups;
+  const app = 'app_kubernetes_io_name="gardener-extension-registry-spegel"';
+  const expiration = "registry_spegel_webhook_certificate_expiration_timestamp_seconds";
+  const healthy: Series = {
+    [`up{${app}, pod="a"}`]: "1x1440",
+    [`up{${app}, pod="b"}`]: "1x1440",
+    [`${expiration}{${app}, pod="a"}`]: `${30 * 86_400}x1440`,
+    [`registry_spegel_extension_runs_total{${app}, pod="a", result="success"}`]: "0+1x1440",
+    [`registry_spegel_extension_runs_total{${app}, pod="a", result="error"}`]: "0+0.1x1440",
+    [`registry_spegel_osc_reviews_total{${app}, pod="a", result="allowed"}`]: "0+5x1440",
+    [`registry_spegel_osc_reviews_total{${app}, pod="a", result="denied"}`]: "0+1x1440",
+  };
+
+  stories(groups, healthy, {
+    RegistrySpegelExtensionDown: {
+      change: (series) => replaced(series, /^up/, "1x100 0x1340"),
+      atMinutes: 120,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelExtensionWithoutLeader: {
+      change: (series) => without(series, /expiration/),
+      atMinutes: 60,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelWebhookCertificateExpires: {
+      change: (series) => replaced(series, /expiration/, `${6 * 86_400}x1440`),
+      atMinutes: DAY_MINUTES,
+      firing: [{ labels: {}, filledIn: { "$value | humanizeDuration": "5d 0h 0m 0s" } }],
+    },
+    RegistrySpegelReconcileErrors: {
+      change: (series) => replaced(series, /result="error"/, "0+3x1440"),
+      atMinutes: 180,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelWebhookFails: {
+      change: (series) => ({
+        ...series,
+        [`registry_spegel_osc_reviews_total{${app}, pod="a", result="failed"}`]: "0+1x1440",
+      }),
+      atMinutes: 60,
+      firing: [{ labels: {} }],
+    },
+  });
+
+  it("are about metrics that the extension has", () => {
+    const sources = globSync("{cmd/extension,pkg/extension}/**/*.ts", {
+      cwd: ROOT,
+      exclude: ["**/*.test.ts"],
+    });
+    const known = new Set(
+      sources.flatMap((file) =>
+        [...readFileSync(join(ROOT, file), "utf8").matchAll(/"(registry_spegel_[a-z_]+)"/g)].map(
+          ([, name]) => name,
+        ),
+      ),
+    );
+    const used = rulesOf(groups).flatMap(({ expr }) => expr.match(/registry_spegel_[a-z_]+/g) ?? []);
+    assert.ok(new Set(used).size >= 3);
+    for (const name of used) assert.ok(known.has(name), `${name} is no metric`);
+  });
+
+  it("say what to do", () => {
+    for (const { alert, annotations } of rulesOf(groups))
+      assert.match(annotations?.description ?? "", /Look at/, String(alert));
+  });
+});
