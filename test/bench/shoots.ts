@@ -2,80 +2,169 @@
 /**
  * Many Shoots on one seed: a real API server, the extension as a process, stand-ins for the rest of Gardener.
  *
- *   node test/bench/shoots.ts [SHOOTS=1000] [NODES=1000]
+ *   node test/bench/shoots.ts [--shoots=1000] [--nodes=10000]
  *
- * Prints how long the extension takes for all of them at first and again, what it asks of the API server for each, its
- * memory, and that of one bootstrapper.
+ * Prints how long the extension takes for all of them at first and again, what it asks of the API server for each and
+ * its memory; then the same of one bootstrapper whose Shoot has so many nodes.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { cpus, loadavg } from "node:os";
+import { parseArgs } from "node:util";
+import { sleep } from "#async";
 import { EXTENSION_NAME } from "#extension";
 import { startLandscape } from "../cluster/landscape.ts";
 import { createNodes } from "../cluster/nodes.ts";
+import { askForNodes } from "../cluster/poll-clients.ts";
 import { installExtension } from "../cluster/run-extension.ts";
 import { startWorkload } from "../cluster/stand-ins/workload.ts";
 
 process.env["PROGRAMS"] = "built";
-const shootCount = Number(process.argv[2] ?? 1000);
-const nodeCount = Number(process.argv[3] ?? 1000);
+const { values } = parseArgs({
+  options: { shoots: { type: "string", default: "1000" }, nodes: { type: "string", default: "10000" } },
+});
+const shootCount = Number(values.shoots);
+const nodeCount = Number(values.nodes);
+/** gardenlet reconciles so many Shoots at a time by default, so that the extension always has something to do. */
+const GARDENLET_WORKERS = 20;
+const ANSWERS = 300;
 
 await using landscape = await startLandscape({ lifetimeMs: 7_200_000 });
 await using installation = await installExtension(landscape);
 await using replica = await installation.spawn();
-const { gardenlet, seed } = landscape;
-const { pid } = replica.process;
-const rows: string[][] = [["", "time", "per Shoot", "requests/Shoot", "CPU/Shoot", "RSS", "anonymous"]];
-
+const { gardenlet, seed, shoot } = landscape;
 const namespaces: string[] = [];
-for (let index = 0; index < shootCount; index++) namespaces.push(await gardenlet.addShoot());
-await measure("first reconciliation", (namespace) => gardenlet.enable(namespace));
-await measure("second reconciliation", (namespace) => gardenlet.deploy(namespace));
-await createNodes(landscape.shoot.admin, nodeCount);
-await using workload = await startWorkload(landscape, namespaces[0] as string);
-await workload.settled();
-const { rss, anonymous } = memoryOf(workload.pid);
-rows.push([`one bootstrapper, ${nodeCount} nodes`, "", "", "", "", rss, anonymous]);
-const widths = (rows[0] as string[]).map((_, column) =>
-  Math.max(...rows.map((row) => (row[column] ?? "").length)),
-);
-console.log(`${shootCount} Shoots, 5 at a time`);
-for (const row of rows) console.log(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  "));
+await inParallel(shootCount, async () => void namespaces.push(await gardenlet.addShoot()));
+
+const rows: string[][] = [
+  ["", "time", "per Shoot", "reads/Shoot", "writes/Shoot", "CPU/Shoot", "peak RSS", "RSS", "anonymous"],
+];
+await measure("at first", (namespace) => gardenlet.enable(namespace));
+await measure("again", (namespace) => gardenlet.deploy(namespace));
+print(`${shootCount} Shoots`, rows);
+await measureBootstrapper();
+
+/** Runs `action` so often, as many at a time as gardenlet does. */
+async function inParallel(count: number, action: (index: number) => Promise<void>): Promise<void> {
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (let index = next++; index < count; index = next++) await action(index);
+  };
+  await Promise.all(Array.from({ length: GARDENLET_WORKERS }, worker));
+}
 
 async function measure(name: string, ask: (namespace: string) => Promise<void>): Promise<void> {
-  seed.front.clearRequests();
-  const cpu = cpuSecondsOf(pid);
-  const startedMs = performance.now();
-  const waiting = [...namespaces];
-  const count = { requests: 0 };
-  seed.front.gate = ({ userAgent }) => {
-    if (userAgent.startsWith(EXTENSION_NAME)) count.requests++;
+  const { pid } = replica.process;
+  const asked = { reads: 0, writes: 0 };
+  seed.front.gate = ({ userAgent, path, method }) => {
+    // What every replica does anyway, for the Lease and the webhook, is no Shoot's.
+    if (userAgent.startsWith(EXTENSION_NAME) && path.includes("shoot--")) {
+      asked[method === "GET" ? "reads" : "writes"]++;
+    }
     return "pass";
   };
-  // As many gardenlet workers as Gardener's default, so that the extension always has something to do.
-  const worker = async (): Promise<void> => {
-    for (let namespace = waiting.pop(); namespace !== undefined; namespace = waiting.pop()) {
-      await ask(namespace);
-      await gardenlet.awaitReady(namespace);
-    }
-  };
-  await Promise.all(Array.from({ length: 20 }, worker));
+  resetPeak(pid);
+  const cpu = cpuSecondsOf(pid);
+  const startedMs = performance.now();
+  await inParallel(shootCount, async (index) => {
+    const namespace = namespaces[index] as string;
+    await ask(namespace);
+    await gardenlet.awaitReady(namespace);
+  });
   const seconds = (performance.now() - startedMs) / 1000;
-  const { rss, anonymous } = memoryOf(pid);
   rows.push([
     name,
     `${seconds.toFixed(1)} s`,
     `${((seconds * 1000) / shootCount).toFixed(0)} ms`,
-    (count.requests / shootCount).toFixed(1),
+    (asked.reads / shootCount).toFixed(1),
+    (asked.writes / shootCount).toFixed(1),
     `${(((cpuSecondsOf(pid) - cpu) * 1000) / shootCount).toFixed(0)} ms`,
-    rss,
-    anonymous,
+    ...memoryOf(pid),
   ]);
 }
 
-function memoryOf(process: number): { readonly rss: string; readonly anonymous: string } {
+async function measureBootstrapper(): Promise<void> {
+  const namespace = namespaces[0] as string;
+  await createNodes(shoot.admin, nodeCount);
+  await using workload = await startWorkload(landscape, namespace);
+  shoot.front.clearRequests();
+  await workload.settled();
+  const { pid } = workload;
+  const lists = shoot.front.requests.filter(
+    ({ path, isWatch }) => path.endsWith("/nodes") && !isWatch,
+  ).length;
+  const listed = [`${lists}`, `${cpuSecondsOf(pid).toFixed(2)} s`, "", "", ...memoryOf(pid)];
+
+  resetPeak(pid);
+  const beforeWatch = cpuSecondsOf(pid);
+  const nodes = await shoot.admin.list("v1", "Node");
+  const heartbeats = nodes.slice(0, 2000);
+  await inParallel(heartbeats.length, async (index) => {
+    const lastHeartbeatTime = new Date().toISOString().replace(/\.\d+Z/, "Z");
+    const condition = {
+      type: "Ready",
+      status: "True",
+      reason: "KubeletReady",
+      message: "",
+      lastHeartbeatTime,
+    };
+    const node = heartbeats[index];
+    if (node) await shoot.admin.mergePatch(node, { status: { conditions: [condition] } }, "status");
+  });
+  await sleep(500, landscape);
+  const watchMs = ((cpuSecondsOf(pid) - beforeWatch) * 1000) / heartbeats.length;
+  const watched = ["", `${watchMs.toFixed(2)} ms an event`, "", "", ...memoryOf(pid)];
+
+  const status = (await gardenlet.extension(namespace))?.status?.providerStatus as Record<string, string>;
+  const bundle = await gardenlet.secretData(namespace, status["caBundleSecretName"] ?? "");
+  const client = await gardenlet.secretData(namespace, status["clientSecretName"] ?? "");
+  const certificates = {
+    ca: String(bundle?.["bundle.crt"]),
+    cert: String(client?.["tls.crt"]),
+    key: String(client?.["tls.key"]),
+  };
+  const target = { address: workload.address, host: new URL(status["bootstrapURL"] ?? "").hostname };
+  resetPeak(pid);
+  const beforeAnswers = cpuSecondsOf(pid);
+  const times: number[] = [];
+  for (let count = 0; count < ANSWERS; count++) {
+    const startedMs = performance.now();
+    await askForNodes(target, certificates);
+    times.push(performance.now() - startedMs);
+  }
+  times.sort((a, b) => a - b);
+  const ms = (share: number): string => `${(times[Math.floor(ANSWERS * share)] ?? 0).toFixed(1)} ms`;
+  const answerMs = ((cpuSecondsOf(pid) - beforeAnswers) * 1000) / ANSWERS;
+  const answered = ["", `${answerMs.toFixed(1)} ms an answer`, ms(0.5), ms(0.99), ...memoryOf(pid)];
+  print(`one bootstrapper, ${nodeCount} nodes`, [
+    ["", "requests", "CPU", "p50", "p99", "peak RSS", "RSS", "anonymous"],
+    ["start and list", ...listed],
+    [`${heartbeats.length} heartbeats on the watch`, ...watched],
+    [`${ANSWERS} answers, each with a handshake`, ...answered],
+  ]);
+}
+
+function print(title: string, table: readonly (readonly string[])[]): void {
+  const widths = (table[0] ?? []).map((_, column) =>
+    Math.max(...table.map((row) => (row[column] ?? "").length)),
+  );
+  const load = loadavg()
+    .map((each) => each.toFixed(1))
+    .join(" ");
+  console.log(`${title}; ${cpus().length} processors, load average ${load}`);
+  for (const row of table)
+    console.log(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  "));
+}
+
+function memoryOf(process: number): [peak: string, resident: string, anonymous: string] {
   const text = readFileSync(`/proc/${process}/status`, "utf8");
   const mib = (field: string): string =>
     `${(Number(new RegExp(`${field}:\\s+(\\d+)`).exec(text)?.[1]) / 1024).toFixed(0)} MiB`;
-  return { rss: mib("VmRSS"), anonymous: mib("RssAnon") };
+  return [mib("VmHWM"), mib("VmRSS"), mib("RssAnon")];
+}
+
+/** From here on the peak is that of what follows. */
+function resetPeak(process: number): void {
+  writeFileSync(`/proc/${process}/clear_refs`, "5");
 }
 
 function cpuSecondsOf(process: number): number {
