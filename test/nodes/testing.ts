@@ -9,6 +9,10 @@ import {
 
 export const MIB = 1024 * 1024;
 
+// On a busy machine a look-up may take longer than the 20 ms after which a pull goes upstream by default; these tests
+// are about what is found, and most of them have no upstream then.
+const PATIENT = "--mirror-resolve-timeout=2s";
+
 /**
  * Opens a rig whose nodes have the generations of containerd in turn.
  *
@@ -24,7 +28,12 @@ export async function openNodes(
     if (process.env["CI"] === "true") throw new Error(missing);
     console.log(`note: ${missing}`);
   }
-  return openRig({ ...options, containerds: spreadGenerations(found, count), program: ["dist/spegel"] });
+  return openRig({
+    ...options,
+    containerds: spreadGenerations(found, count),
+    program: ["dist/spegel"],
+    flags: [PATIENT, ...(options.flags ?? [])],
+  });
 }
 
 /** Looks every 20 ms until `condition` holds; the test's own timeout is the bound. */
