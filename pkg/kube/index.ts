@@ -26,7 +26,9 @@ export {
   type PluginSignIn,
   parseKubeConfig,
 } from "./kubeconfig.ts";
+export { createLeaderCampaign, type LeaderCampaign, type LeaderCampaignDeps } from "./leader-campaign.ts";
 export { type LeaderElectionOptions, runAsLeader } from "./leader-election.ts";
+export type { LeaseOptions } from "./lease-candidate.ts";
 export { formatMicroTime, formatTime } from "./micro-time.ts";
 export { signInWithPlugin } from "./plugin-sign-in.ts";
 export {
