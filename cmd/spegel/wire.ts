@@ -6,6 +6,7 @@ import { createTaskGroup } from "#async";
 import { ConfigError, parseDuration } from "#config";
 import { openContainerdStore } from "#containerd";
 import { openPlainServer, parseListenAddress } from "#http";
+import { createKubeClient, type KubeClient, loadKubeConfig } from "#kube";
 import type { Logger } from "#log";
 import { createMetrics, type Metrics } from "#metrics";
 import {
@@ -21,6 +22,7 @@ import {
   bootstrapPeerUrl,
   createDnsBootstrap,
   createHttpBootstrap,
+  createKubernetesBootstrap,
   createStaticBootstrap,
   createSwarmMetrics,
   openSwarm,
@@ -39,6 +41,8 @@ const STALL_TIMEOUT_MS = 800;
 const MAX_PARALLEL_PEERS = 3;
 const AVOID_PEER_MS = 10_000;
 const MAX_AVOIDED_PEERS = 1_024;
+/** A Lease has some hundred bytes. */
+const MAX_KUBE_RESPONSE_BYTES = 64 * 1024;
 
 /** A running `spegel registry`. */
 export interface Registry extends AsyncDisposable {
@@ -235,7 +239,30 @@ function bootstrapSource(configuration: RegistryConfiguration, log: Logger): Boo
         },
       );
     }
+    case "kubernetes":
+      return createKubernetesBootstrap(
+        { logger: log, openClient: () => openKubeClient(configuration.kubeconfigPath) },
+        {
+          namespace: configuration.leaderElectionNamespace,
+          name: configuration.leaderElectionName,
+          defaultPort,
+        },
+      );
   }
+}
+
+/** A kubeconfig file, else the service account of the pod; no other, so that the environment of a node decides nothing. */
+async function openKubeClient(kubeconfigPath: string | undefined): Promise<KubeClient> {
+  const { KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT } = process.env;
+  const connection = await loadKubeConfig({
+    env: { KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT },
+    ...(kubeconfigPath !== undefined && kubeconfigPath !== "" && { path: kubeconfigPath }),
+  });
+  return createKubeClient(connection, {
+    userAgent: "spegel",
+    maxInFlight: 1,
+    maxResponseBytes: MAX_KUBE_RESPONSE_BYTES,
+  });
 }
 
 /** Memory and descriptors of this process, under names that cannot collide with node-exporter's `process_*`. */

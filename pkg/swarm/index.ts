@@ -6,6 +6,7 @@
 export { parseRouterAddress, type RouterAddress } from "./address-policy.ts";
 export { createDnsBootstrap, type ResolveAddresses } from "./bootstrap/dns.ts";
 export { bootstrapPeerUrl, createHttpBootstrap, type HttpBootstrapOptions } from "./bootstrap/http.ts";
+export { createKubernetesBootstrap, type KubernetesBootstrapOptions } from "./bootstrap/kubernetes.ts";
 export { type BootstrapIdServer, serveBootstrapId } from "./bootstrap/serve-id.ts";
 export type { BootstrapPeer, BootstrapSource } from "./bootstrap/source.ts";
 export { createStaticBootstrap } from "./bootstrap/static.ts";

@@ -298,6 +298,13 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   opening.defer(() => {
     closed = true;
   });
+  const selfWithId = (): string[] =>
+    host.endpoints().map((endpoint) => `${formatEndpoint(endpoint)}/p2p/${host.self.peerId.toString()}`);
+  for (const source of deps.bootstrap) {
+    if (source.run === undefined) continue;
+    const run = source.run.bind(source);
+    background(`bootstrap source ${source.name}`, (signal) => run({ self: selfWithId }, { signal }));
+  }
   tasks.run("join", (signal) => joining.run({ signal }));
   logger.info("router is listening", {
     peer: host.self.peerId.toString(),

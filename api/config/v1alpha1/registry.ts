@@ -7,7 +7,7 @@
  * Names and defaults are Spegel's; settings that Spegel does not have say so in their description.
  */
 import Type, { type Static } from "typebox";
-import { duration, listenAddress, logLevel, mirroredRegistries } from "./settings.ts";
+import { dnsLabel, dnsSubdomain, duration, listenAddress, logLevel, mirroredRegistries } from "./settings.ts";
 
 export const RegistryConfigurationSchema = Type.Object(
   {
@@ -18,7 +18,7 @@ export const RegistryConfigurationSchema = Type.Object(
       description:
         "Where content is read from: containerd, or oci-layout:<dir> for an OCI image layout folder. Not in Spegel.",
     }),
-    bootstrapKind: Type.Enum(["dns", "http", "static"], {
+    bootstrapKind: Type.Enum(["dns", "http", "static", "kubernetes"], {
       description: "How the first peers are found. Required.",
     }),
     dnsBootstrapDomain: Type.Optional(
@@ -53,6 +53,23 @@ export const RegistryConfigurationSchema = Type.Object(
     staticBootstrapPeers: Type.Array(Type.String({ pattern: "^/.+/p2p/[1-9A-HJ-NP-Za-km-z]+$" }), {
       default: [],
       description: "Multiaddresses of peers, each ending in /p2p/<peer id> (bootstrap kind static).",
+    }),
+    kubeconfigPath: Type.Optional(
+      Type.String({
+        description:
+          "kubeconfig file; the service account of the pod when empty (bootstrap kind kubernetes).",
+      }),
+    ),
+    leaderElectionNamespace: Type.String({
+      ...dnsLabel,
+      default: "spegel",
+      description: "Namespace of the Lease for which all nodes run (bootstrap kind kubernetes).",
+    }),
+    leaderElectionName: Type.String({
+      ...dnsSubdomain,
+      default: "spegel-leader-election",
+      description:
+        "Name of that Lease; its holder is the node where others join (bootstrap kind kubernetes).",
     }),
     metricsAddr: Type.String({
       ...listenAddress,

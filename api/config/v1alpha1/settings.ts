@@ -8,6 +8,12 @@ export const duration = { pattern: "^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h))+$" } a
 /** `host:port` with an optional host, as Go's net.Listen takes it. */
 export const listenAddress = { pattern: "^(\\[[0-9a-fA-F:.]+\\]|[^:\\[\\]]*):[0-9]{1,5}$" } as const;
 
+/** Name of a namespace (RFC 1123 label). */
+export const dnsLabel = { pattern: "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" } as const;
+
+/** Name of most objects of Kubernetes (RFC 1123 subdomain). */
+export const dnsSubdomain = { pattern: "^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$" } as const;
+
 export const logLevel: TEnum<["DEBUG", "INFO", "WARN", "ERROR"]> = Type.Enum(
   ["DEBUG", "INFO", "WARN", "ERROR"],
   { default: "INFO", description: "Least severe level that is logged." },

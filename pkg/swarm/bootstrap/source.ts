@@ -19,6 +19,14 @@ export interface BootstrapSource {
    * @throws SwarmError SWARM_BOOTSTRAP_FAILED when the source itself cannot be asked.
    */
   peers(options: { readonly signal: AbortSignal }): Promise<BootstrapPeer[]>;
+  /**
+   * What the source does for others for as long as this node is in the swarm. `self` gives its own addresses, each with
+   * `/p2p/<id>`; none before it has one. Resolves some time after the signal aborted.
+   */
+  run?(
+    context: { readonly self: () => readonly string[] },
+    options: { readonly signal: AbortSignal },
+  ): Promise<void>;
 }
 
 /** Spegel takes the first three, which makes three nodes the entry of all and strands everybody when they are dead. */

@@ -9,6 +9,8 @@ export const registrySchema: SettingsSchema = {
     "store",
     "bootstrapKind",
     "staticBootstrapPeers",
+    "leaderElectionNamespace",
+    "leaderElectionName",
     "metricsAddr",
     "containerdSock",
     "containerdNamespace",
@@ -42,7 +44,8 @@ export const registrySchema: SettingsSchema = {
       "enum": [
         "dns",
         "http",
-        "static"
+        "static",
+        "kubernetes"
       ],
       "description": "How the first peers are found. Required."
     },
@@ -77,6 +80,22 @@ export const registrySchema: SettingsSchema = {
       },
       "default": [],
       "description": "Multiaddresses of peers, each ending in /p2p/<peer id> (bootstrap kind static)."
+    },
+    "kubeconfigPath": {
+      "type": "string",
+      "description": "kubeconfig file; the service account of the pod when empty (bootstrap kind kubernetes)."
+    },
+    "leaderElectionNamespace": {
+      "type": "string",
+      "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+      "default": "spegel",
+      "description": "Namespace of the Lease for which all nodes run (bootstrap kind kubernetes)."
+    },
+    "leaderElectionName": {
+      "type": "string",
+      "pattern": "^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$",
+      "default": "spegel-leader-election",
+      "description": "Name of that Lease; its holder is the node where others join (bootstrap kind kubernetes)."
     },
     "metricsAddr": {
       "type": "string",
