@@ -132,8 +132,38 @@ describe("a search", () => {
         },
         { type: MessageType.GET_PROVIDERS, key: multihashOf("k"), signal: stop.signal },
       );
-      assert.equal(asked, abortFirst ? 0 : 5);
+      assert.equal(asked, abortFirst ? 0 : 1);
     }
+  });
+
+  it("asks nobody else when the first answer is enough", async () => {
+    const [asker] = swarm.nodes;
+    assert.ok(asker);
+    const provider = contactNumber(7);
+    const reply = encodeMessage({ type: MessageType.GET_PROVIDERS, providerPeers: [provider.info] });
+    const stop = new AbortController();
+    let asked = 0;
+    await search(
+      {
+        client: {
+          request: async () => {
+            asked++;
+            return unframe(reply);
+          },
+        },
+        policy: openPolicy,
+        contacts: () => asker.table,
+        selfId: asker.contact.id,
+        onSilent: () => assert.fail("nobody was silent"),
+      },
+      {
+        type: MessageType.GET_PROVIDERS,
+        key: multihashOf("k"),
+        onProvider: () => stop.abort(),
+        signal: stop.signal,
+      },
+    );
+    assert.equal(asked, 1);
   });
 
   /** One node whose every answer is `reply`; whoever it names answers the same. */

@@ -84,9 +84,12 @@ export async function search(
   const over = Promise.withResolvers<void>();
   let requests = 0;
   let ended = false;
+  /** The next question waits for a turn of the event loop. */
+  let turn: NodeJS.Immediate | undefined;
 
   function end(): void {
     ended = true;
+    clearImmediate(turn);
     over.resolve();
   }
 
@@ -99,7 +102,10 @@ export async function search(
     candidates.sort((a, b) => a.distance - b.distance);
   }
 
-  /** Asks the nearest nodes that were not asked yet, or ends the search. */
+  /**
+   * Asks the nearest node that was not asked yet, or ends the search. Further nodes are asked one by one, each a turn of
+   * the event loop later: on a fast network the first answer is there before, and often makes the others needless.
+   */
   function advance(): void {
     if (ended) return;
     const alive = candidates.filter(({ state }) => state !== "failed");
@@ -108,18 +114,23 @@ export async function search(
     const nearestHaveAnswered = promising.slice(0, resiliency).every(({ state }) => state === "answered");
     if (nearestHaveAnswered && answers >= Math.min(MIN_ANSWERS, alive.length)) return end();
     if (nearestHaveAnswered && promising.length <= answers) return; // the slow ones decide
-    let running = promising.filter(({ state }) => state === "asked").length;
-    for (const candidate of promising.slice(0, Math.max(resiliency, parallelism))) {
-      if (running >= parallelism || candidate.state !== "new") continue;
-      if (requests >= maxRequests) {
-        candidate.state = "failed";
-        continue;
-      }
-      running++;
-      requests++;
-      void ask(candidate);
+    if (turn !== undefined) return;
+    const running = promising.filter(({ state }) => state === "asked").length;
+    if (running >= parallelism) return;
+    const next = promising.slice(0, Math.max(resiliency, parallelism)).find(({ state }) => state === "new");
+    if (next === undefined) return;
+    if (requests >= maxRequests) {
+      for (const candidate of candidates) if (candidate.state === "new") candidate.state = "failed";
+      return advance();
     }
-    if (running === 0) advance(); // the request limit turned candidates away
+    requests++;
+    void ask(next);
+    if (running + 1 < parallelism) {
+      turn = setImmediate(() => {
+        turn = undefined;
+        advance();
+      });
+    }
   }
 
   async function ask(candidate: Candidate): Promise<void> {
@@ -130,6 +141,7 @@ export async function search(
     }, slowAfterMs);
     try {
       const frame = await deps.client.request(candidate.contact, request, { signal });
+      if (ended) return;
       learn(frame, candidate.hops);
       candidate.state = "answered";
     } catch {
