@@ -7,6 +7,6 @@ export { type ContainerdBinary, findContainerdBinaries, spreadGenerations } from
 export type { ContainerdNode } from "./containerd-node.ts";
 export { createCRI } from "./cri.ts";
 export { enterNamespace, inNamespace, type Namespace, openNetwork, type RigNetwork } from "./network.ts";
-export { type Lie, type Proxy, startProxy } from "./proxy.ts";
+export { type Lie, type ProxiedRequest, type Proxy, startProxy } from "./proxy.ts";
 export { openRig, type Rig, type RigImage, type RigOptions, UPSTREAM } from "./rig.ts";
 export type { SpegelNode } from "./spegel-node.ts";
