@@ -27,8 +27,9 @@ serves what the node has, or a peer has, and answers 404 otherwise, so that cont
 | DaemonSet \`<name>\` | the init container \`configuration\` puts the mirror in front of containerd's hosts, the container \`registry\` serves |
 | Service \`<name>-registry\` | node port on which containerd asks; prefers the pod of the same node |
 | Service \`<name>-bootstrap\` | headless; its addresses are how a starting pod finds the swarm |
+| Role and RoleBinding \`<name>-leader-election\` | in place of that Service with \`spegel.bootstrapKind=kubernetes\`: the pods run for the Lease of this name, and join at the one that holds it |
 | Service \`<name>\` | metrics |
-| ServiceAccount | without any permission, and without a token in the pods |
+| ServiceAccount | without any permission, and without a token in the pods; with leader election its token is in the container \`registry\` alone, and allows that Lease alone |
 | ServiceMonitor, GrafanaDashboard or ConfigMap, NetworkPolicy, VerticalPodAutoscaler | on demand |
 | post-delete hook | a DaemonSet that puts containerd's configuration back, and a Pod that waits for all nodes |
 

@@ -76,7 +76,9 @@ export const SpegelValuesSchema: TObject = closed({
       port: port(9090, "Port of the metrics in the pod and of their Service."),
       annotations: labels("Annotations of the metrics' Service."),
     }),
-    bootstrap: closed({ annotations: labels("Annotations of the headless Service that names all pods.") }),
+    bootstrap: closed({
+      annotations: labels("Annotations of the headless Service that names all pods (bootstrap kind dns)."),
+    }),
     cleanup: closed({
       port: port(8080, "Port on which a pod of the clean-up says that it has ended."),
       annotations: labels("Annotations of the clean-up's Service."),
@@ -133,6 +135,11 @@ export const SpegelValuesSchema: TObject = closed({
   extraInitContainers: objects("Init containers that run before the configuration."),
   spegel: closed({
     logLevel: oneOf(["DEBUG", "INFO", "WARN", "ERROR"], "INFO", "Least severe level that is logged."),
+    bootstrapKind: oneOf(
+      ["dns", "kubernetes"],
+      "dns",
+      "How a starting pod finds the swarm: the headless Service, or the pod that holds a Lease. For the latter every pod asks the API server every 2 to 4.4 s, which some hundred nodes make it feel. Not in Spegel, which had leader election alone before v0.1.",
+    ),
     persistence: closed({
       enabled: flag(true, "Keep the node's identity in the swarm across restarts."),
       path: text("/var/lib/spegel", "Folder in the container.", ABSOLUTE_PATH),

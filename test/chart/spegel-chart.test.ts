@@ -235,6 +235,8 @@ describe("the daemon", () => {
       store: "containerd",
       bootstrapKind: "dns",
       dnsBootstrapDomain: "spegel-bootstrap.mirror.svc.cluster.local.",
+      leaderElectionNamespace: "spegel",
+      leaderElectionName: "spegel-leader-election",
       staticBootstrapPeers: [],
       metricsAddr: ":9090",
       containerdSock: "/run/containerd/containerd.sock",
@@ -294,6 +296,36 @@ describe("the daemon", () => {
     const spec = find(await render([IMAGE]), "Service", "spegel-bootstrap").spec as Record<string, unknown>;
     assert.equal(spec["publishNotReadyAddresses"], true);
     assert.equal(spec["clusterIP"], "None");
+  });
+
+  it("runs for one Lease on demand, with a right to that alone and a token in that container alone", async () => {
+    const objects = await render([`--values=${join(CHART, "ci/kubernetes-values.yaml")}`]);
+    const name = "spegel-leader-election";
+    const [daemon, ...others] = workloadsOf(objects);
+    assert.ok(daemon);
+    const [configuration, registry] = containersOf(daemon);
+    assert.ok(configuration && registry);
+    const settings = await settingsOf(registry, "10.0.0.7");
+    assert.equal(settings["bootstrapKind"], "kubernetes");
+    assert.equal(settings["leaderElectionNamespace"], "mirrors");
+    assert.equal(settings["leaderElectionName"], name);
+    assert.equal(settings["dnsBootstrapDomain"], undefined);
+    const mounts = (container: Container): unknown[] =>
+      (container.volumeMounts ?? []).filter(({ mountPath }) => mountPath.includes("serviceaccount"));
+    assert.equal(mounts(registry).length, 1);
+    for (const container of [configuration, ...others.flatMap(containersOf)])
+      assert.deepEqual(mounts(container), [], container.name);
+    const leases = { apiGroups: ["coordination.k8s.io"], resources: ["leases"] };
+    assert.deepEqual((find(objects, "Role", name) as unknown as { readonly rules: unknown }).rules, [
+      { ...leases, verbs: ["create"] },
+      { ...leases, resourceNames: [name], verbs: ["get", "update"] },
+    ]);
+    const { roleRef, subjects } = find(objects, "RoleBinding", name) as unknown as Record<string, unknown>;
+    assert.deepEqual(roleRef, { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name });
+    assert.deepEqual(subjects, [{ kind: "ServiceAccount", name: "spegel", namespace: "mirrors" }]);
+    assert.ok(!objects.some(({ metadata }) => metadata.name === "spegel-bootstrap"));
+    const plain = await render([IMAGE]);
+    assert.ok(!plain.some(({ kind }) => /^(Cluster)?Role/.test(kind)), "by default it has no right at all");
   });
 });
 

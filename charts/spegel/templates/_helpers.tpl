@@ -26,6 +26,10 @@
 {{- default (include "spegel.fullname" .) .Values.serviceAccount.name }}
 {{- end }}
 
+{{- define "spegel.leaseName" -}}
+{{ include "spegel.fullname" . }}-leader-election
+{{- end }}
+
 {{- define "spegel.image" -}}
 {{- $repository := required "image.repository must be set: the repository that holds the image of spegel, e.g. --set image.repository=registry.example.com/spegel" .Values.image.repository -}}
 {{- if .Values.image.digest -}}
