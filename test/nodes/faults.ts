@@ -86,7 +86,8 @@ function report(all: readonly FaultResult[]): string {
     "- *foreign*: a stand-in for a peer with another mirror, which goes on sending what is wrong.",
     `- *local daemon frozen*: containerd waits for minutes on a mirror that has accepted and says nothing; it has no time`,
     `  limit there that a mirror could set. The systemd watchdog kills the daemon after ${WATCHDOG_MS / 1000} s, played here by the test, and`,
-    "  containerd goes on at once.",
+    "  containerd goes on at once. The real watchdog in a real systemd, with a pull under way, is the step",
+    '  "is killed by the watchdog when it hangs" of `test/nodes/systemd.test.ts`.',
     "- *containerd restarted*: the call ends with the process; the next one goes on where the file of the first ended.",
     "",
   ];
