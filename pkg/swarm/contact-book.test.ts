@@ -38,6 +38,14 @@ describe("a contact book", () => {
     assert.equal(book.add(a), true);
   });
 
+  it("believes in a node again at once that was reached after all", () => {
+    const book = createContactBook({ now: () => 0 });
+    book.remove(a.id);
+    assert.equal(book.add(a), false);
+    book.trust(a.id);
+    assert.equal(book.add(a), true);
+  });
+
   it("holds no more than its limit, whatever it is told", () => {
     const book = createContactBook({ now: () => 0 }, { maxContacts: 2 });
     for (const contact of [a, b, a, c]) book.add(contact);

@@ -10,6 +10,8 @@ export interface ContactBook {
   add(contact: Contact): boolean;
   /** Forgets a node that could not be reached; for a while it is not believed in again. */
   remove(id: string): void;
+  /** A node that could be reached after all. */
+  trust(id: string): void;
   /** Those named lately. */
   contacts(): Iterable<Contact>;
 }
@@ -56,6 +58,7 @@ export function createContactBook(
       distrusted.set(id, deps.now());
       if (distrusted.size > maxContacts) distrusted.delete(distrusted.keys().next().value as string);
     },
+    trust: (id) => void distrusted.delete(id),
     *contacts() {
       const limit = deps.now() - freshMs;
       for (const [id, { contact, namedAtMs }] of entries) {

@@ -74,6 +74,14 @@ const MAX_VERIFYING = 64;
 const MAX_VERIFYING_AT_ONCE = 4;
 /** How long a dialled bootstrap node may take to identify itself and enter the table. */
 const ENTER_TIMEOUT_MS = 5_000;
+/**
+ * When many nodes join at the same time, or on a busy machine, one look around does not find all of them. It is repeated
+ * after 2, 4, 8, ... seconds until less than a tenth of the nodes were news, and when the routing table has grown by half.
+ */
+const LOOK_AGAIN_MS = 2_000;
+const MAX_LOOKS = 6;
+const SETTLED = 0.1;
+const GROWN = 1.5;
 /** A node that joins asks for all its neighbours, not for the nearest few as a look-up does. */
 const SELF_SEARCH = { parallelism: 10, resiliency: 20, slowAfterMs: 1_000, maxRequests: 60 } as const;
 
@@ -118,6 +126,12 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   );
 
   const book = createContactBook({ now });
+  /** Nodes that were heard of for the first time, and that did not answer: what is known of the swarm is not complete. */
+  let surprises = 0;
+  /** Set from the first look around to the last of a series. */
+  let looking: AbortController | undefined;
+  /** Nodes in the routing table when this node looked around last. */
+  let lookedAtPeers = 1;
   /** The routing table, then nodes that were only named. */
   function* known(): Generator<Contact, void, undefined> {
     yield* host.contacts();
@@ -125,9 +139,12 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   }
   function onLearned(contact: Contact): void {
     if (contact.id === host.self.id || host.contact(contact.id) !== undefined) return;
-    if (book.add(contact)) announcer.joined(contact);
+    if (!book.add(contact)) return;
+    surprises++;
+    announcer.joined(contact);
   }
   function onSilent(contact: Contact): void {
+    surprises++;
     book.remove(contact.id);
     verifySoon(contact);
   }
@@ -147,13 +164,18 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
         joined(contact) {
           logger.debug("node joined the routing table", { peer: contact.peerId.toString() });
           announcer.joined(contact);
+          if (looking === undefined && peerCount() >= lookedAtPeers * GROWN) lookAround();
           notify();
         },
         left(contact) {
           logger.debug("node left the routing table", { peer: contact.peerId.toString() });
           notify();
         },
-        connected: (peerId) => store.setReachable(contactOf(peerId).id, true),
+        connected(peerId) {
+          const { id } = contactOf(peerId);
+          store.setReachable(id, true);
+          book.trust(id);
+        },
         disconnected: (peerId) => verifySoon(contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random())),
       },
     }),
@@ -241,7 +263,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       peerCount,
       untilFewer: (than, { signal }) => until(() => peerCount() < than, signal),
       connect: connectTo,
-      onJoined: () => background("find neighbours", findNeighbours),
+      onJoined: lookAround,
     },
     options.join,
   );
@@ -261,10 +283,29 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: `${id} is no member of the swarm` });
   }
 
-  async function findNeighbours(signal: AbortSignal): Promise<void> {
+  function lookAround(): void {
+    if (closed) return;
+    looking?.abort(); // begins anew
+    const current = new AbortController();
+    looking = current;
+    background("look around", async (signal) => {
+      await findOthers(AbortSignal.any([signal, current.signal]));
+      if (looking === current) looking = undefined;
+    });
+  }
+
+  /** Asks for neighbours and about all of the key space, again and again until that brings little news. */
+  async function findOthers(signal: AbortSignal): Promise<void> {
     const key = host.self.peerId.toMultihash().bytes;
-    await search(searchDeps, { type: MessageType.FIND_NODE, key, signal }, SELF_SEARCH);
-    await explore(searchDeps, { random, signal });
+    for (let looks = 1; looks <= MAX_LOOKS && !signal.aborted; looks++) {
+      const surprisesBefore = surprises;
+      lookedAtPeers = Math.max(peerCount(), 1);
+      await search(searchDeps, { type: MessageType.FIND_NODE, key, signal }, SELF_SEARCH);
+      await explore(searchDeps, { random, signal });
+      if (surprises - surprisesBefore <= [...known()].length * SETTLED) return;
+      const pauseMs = LOOK_AGAIN_MS * 2 ** (looks - 1) * (0.5 + random());
+      await sleep(pauseMs, { signal }).catch(() => {}); // the loop looks at the signal
+    }
   }
 
   /** Resolves when `holds`, at once or after a change of the routing table, or when the signal aborts. */
