@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createShardedMap } from "./sharded-map.ts";
+import { createRecordTable } from "./record-table.ts";
 
 /** Who else holds which key: the provider records that other nodes left here. Everything in it is bounded and ends by itself. */
 export interface ProviderStore {
@@ -29,7 +29,7 @@ export interface ProviderPeer {
 export interface ProviderStoreOptions {
   /** Life of a record in milliseconds. Default 19 min: Spegel's 15 min interval and twice 2 min delay. At most a day. */
   readonly validityMs?: number;
-  /** All records together. Default 120,000, about 16 MB: a node of a large swarm gets 20 x the keys of one. */
+  /** All records together. Default 120,000, 5.5 MiB: a node of a large swarm gets 20 x the keys of one. */
   readonly maxRecords?: number;
   /** Peers with records. Default and maximum 2048. */
   readonly maxPeers?: number;
@@ -40,9 +40,8 @@ const MAX_RECORDS = 120_000;
 const MAX_PEERS = 2048;
 
 /**
- * A record is one small integer, which V8 keeps without allocating: 11 bits for the peer's place in the table and
- * 20 bits for the time in steps of 250 ms (which wraps after three days, more than any record lives). A key with one
- * provider, the usual case, then costs the map entry and the key alone.
+ * A record is one integer of 32 bits: 11 bits for the peer's place in the table and 20 bits for the time in steps of
+ * 250 ms (which wraps after three days, more than any record lives).
  */
 const TIME_BITS = 20;
 const TIME_MASK = 2 ** TIME_BITS - 1;
@@ -61,11 +60,10 @@ export function createProviderStore(
   const validityTicks = Math.ceil(Math.min(options.validityMs ?? PROVIDER_VALIDITY_MS, 86_400_000) / TICK_MS);
   const maxRecords = options.maxRecords ?? MAX_RECORDS;
   const maxPeers = Math.min(options.maxPeers ?? MAX_PEERS, MAX_PEERS);
-  const records = createShardedMap<number | number[]>();
+  const records = createRecordTable();
   const slots: (Slot | undefined)[] = [];
   const places = new Map<string, number>();
   const freePlaces: number[] = [];
-  let recordCount = 0;
 
   const nowTick = (): number => Math.floor(deps.now() / TICK_MS) & TIME_MASK;
   const pack = (place: number, tick: number): number => (place << TIME_BITS) | tick;
@@ -97,15 +95,11 @@ export function createProviderStore(
 
   /** Keeps the records that `keep` accepts, in one pass over everything; peers without records are forgotten, except the one at `busyPlace`. */
   function retain(keep: (record: number) => boolean, busyPlace?: number): void {
-    for (const [key, value] of records) {
-      const list = typeof value === "number" ? [value] : value;
-      const kept = list.filter(keep);
-      if (kept.length === list.length) continue;
-      for (const record of list) if (!kept.includes(record)) (slots[placeOf(record)] as Slot).records--;
-      recordCount -= list.length - kept.length;
-      if (kept.length === 0) records.delete(key);
-      else records.set(key, kept.length === 1 ? (kept[0] as number) : kept);
-    }
+    records.retain((record) => {
+      if (keep(record)) return true;
+      (slots[placeOf(record)] as Slot).records--;
+      return false;
+    });
     for (let place = 0; place < slots.length; place++) if (place !== busyPlace) releaseIfEmpty(place);
   }
 
@@ -123,12 +117,12 @@ export function createProviderStore(
       (surplus[owner] as number)--;
       return false;
     }, place);
-    return recordCount < maxRecords;
+    return records.size < maxRecords;
   }
 
   return {
     get recordCount() {
-      return recordCount;
+      return records.size;
     },
     get peerCount() {
       return places.size;
@@ -142,36 +136,19 @@ export function createProviderStore(
       const place = placeFor(peer, info);
       if (place === undefined) return false;
       const record = pack(place, nowTick());
-      const value = records.get(key);
-      if (typeof value === "number" && placeOf(value) === place) {
-        records.set(key, record);
-        return true;
-      }
-      if (typeof value === "object") {
-        const at = value.findIndex((each) => placeOf(each) === place);
-        if (at >= 0) {
-          value[at] = record;
-          return true;
-        }
-      }
-      if (recordCount >= maxRecords && !makeRoom(place)) {
+      if (records.replace(key, record, (each) => placeOf(each) === place)) return true;
+      if (records.size >= maxRecords && !makeRoom(place)) {
         releaseIfEmpty(place);
         return false;
       }
-      const others = records.get(key);
-      if (others === undefined) records.set(key, record);
-      else if (typeof others === "number") records.set(key, [others, record]);
-      else others.push(record);
+      records.add(key, record);
       (slots[place] as Slot).records++;
-      recordCount++;
       return true;
     },
     find(key) {
-      const value = records.get(key);
-      if (value === undefined) return [];
       const tick = nowTick();
       const found: ProviderPeer[] = [];
-      for (const record of typeof value === "number" ? [value] : value) {
+      for (const record of records.get(key)) {
         const slot = slots[placeOf(record)];
         if (slot?.reachable === true && isValid(record, tick)) found.push(slot);
       }
