@@ -322,7 +322,7 @@ describe("the program", { timeout: 60_000 }, () => {
     const [code] = (await once(child, "exit")) as [number];
     assert.equal(code, 2);
     assert.match(errors, /--webhook-config-url: must be host or host:port/);
-    assert.match(errors, /--router-port: must be between 1 and 65535/);
+    assert.match(errors, /--router-port: must be an integer between 1 and 65535/);
   });
 
   it("finds the garden through GARDEN_KUBECONFIG, runs until SIGTERM and exits with 0", async () => {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { judgePortDefaults } from "#admission";
 import {
   ConfigError,
   type ConfigProblem,
@@ -134,13 +135,11 @@ function judge(flags: AdmissionFlags): ConfigProblem[] {
     ["--shutdown-delay-seconds", flags.shutdownDelaySeconds, 0, 300],
     ["--webhook-config-server-port", flags.webhookConfigServerPort, 0, 65535],
     ["--webhook-config-service-port", flags.webhookConfigServicePort, 1, 65535],
-    ["--registry-port", flags.registryPort, 1, 65535],
-    ["--router-port", flags.routerPort, 1, 65535],
-    ["--metrics-port", flags.metricsPort, 1, 65535],
   ] as const) {
     const isWithin = value === undefined || (value >= first && value <= last);
     demand(isWithin, path, `must be between ${first} and ${last}`);
   }
+  problems.push(...judgePortDefaults(flags));
   const isReachable = flags.webhookConfigMode === "service" || isHost(flags.webhookConfigUrl);
   demand(isReachable, "--webhook-config-url", "must be host or host:port in mode url");
   return problems;

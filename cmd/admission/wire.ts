@@ -67,11 +67,8 @@ export async function openAdmission(
   const clusters = await connect(parts, deps, flags);
   const settings = settingsOf(flags, clusters.own);
   const metrics = createMetrics();
-  let isServing = false;
-  const notReady = (): string | undefined => {
-    if (signal.aborted) return "the program is stopping";
-    return isServing ? undefined : "the webhook has no certificate yet";
-  };
+  let missing: string | undefined = "the webhook has no certificate yet";
+  const notReady = (): string | undefined => (signal.aborted ? "the program is stopping" : missing);
   const health = parts.use(await createProbeServer({ notReady }, { address: flags.healthBindAddress }));
   const metricsServer = parts.use(
     await createProbeServer({ metrics }, { address: flags.metricsBindAddress }),
@@ -88,7 +85,12 @@ export async function openAdmission(
   );
   const server = parts.use(
     await openReviewServer(
-      { webhook: createShootWebhook({ logger, metrics }, optionsOf(flags)), certificates, logger },
+      {
+        webhook: createShootWebhook({ logger, metrics }, optionsOf(flags)),
+        certificates,
+        logger,
+        onWaiting: (reason) => void (missing = `the webhook has no certificate yet: ${reason}`),
+      },
       {
         path: WEBHOOK_PATH,
         address: formatHostPort(flags.webhookConfigServerHost, flags.webhookConfigServerPort),
@@ -97,7 +99,7 @@ export async function openAdmission(
       },
     ),
   );
-  isServing = true;
+  missing = undefined;
   const running = parts.move();
   const leading = lead({ ...deps, signal, ...clusters, metrics, certificates }, settings, flags);
   leading.catch(() => {}); // whoever runs the program awaits `finished`

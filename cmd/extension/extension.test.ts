@@ -10,7 +10,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import type { Extension } from "#api/gardener";
+import type { Extension, OperatingSystemConfig } from "#api/gardener";
+import { ConfigError, type ConfigProblem } from "#config";
 import {
   type ApiObject,
   type ApiObjectInit,
@@ -318,6 +319,16 @@ describe("the extension against an API server", { timeout: 120_000 }, () => {
     assert.deepEqual([registryPort, routerPort, metricsPort] as unknown[], [15500, 15501, 19090]);
   });
 
+  it("leaves tags to the registries when the operator wants it so", async () => {
+    await start(["--resolve-tags=false"]);
+    await createExtension();
+    await eventually(isReady);
+    const { spec } = (await gardenlet.create(OSCS, osc(), cancel)) as unknown as OperatingSystemConfig;
+    const capabilities = spec.criConfig?.containerd?.registries?.map(({ hosts }) => hosts?.[0]?.capabilities);
+    assert.ok(capabilities && capabilities.length > 0);
+    for (const each of capabilities) assert.deepEqual(each, ["pull"]);
+  });
+
   it("changes nothing in a second reconciliation", async () => {
     await start();
     await createExtension();
@@ -602,15 +613,18 @@ describe("the program", { timeout: 60_000 }, () => {
 });
 
 describe("the settings", () => {
-  const problems = async (...argv: string[]): Promise<string[]> => {
+  const problemsOf = async (...argv: string[]): Promise<readonly ConfigProblem[]> => {
     const base = ["--bootstrapper-image=a", "--node-image=b"];
     try {
       await readFlags({ argv: [...base, ...argv], environment: {} });
       return [];
     } catch (error) {
-      return (error as { problems: { path: string }[] }).problems.map(({ path }) => path);
+      assert.ok(error instanceof ConfigError, String(error));
+      return error.problems;
     }
   };
+  const problems = async (...argv: string[]): Promise<string[]> =>
+    (await problemsOf(...argv)).map(({ path }) => path);
 
   it("take Gardener's names from flags and environment", async () => {
     const { leaderElectionNamespace, webhookConfigNamespace, leaderElection, istioIngressLabels } =
@@ -637,13 +651,59 @@ describe("the settings", () => {
       "--memory-high",
       "--memory-max",
     ]);
-    assert.deepEqual(await problems("--capabilities=resolve"), ["--capabilities"]);
-    assert.deepEqual(await problems("--capabilities=pull,push"), ["--capabilities"]);
+    assert.deepEqual(await problems("--resolve-tags=perhaps"), ["--resolve-tags"]);
+    assert.deepEqual(await problems("--kube-api-qps=0", "--kube-api-burst=0"), [
+      "--kube-api-qps",
+      "--kube-api-burst",
+    ]);
     assert.deepEqual(await problems("--istio-ingress-labels=app"), ["--istio-ingress-labels"]);
     assert.deepEqual(await problems("--health-bind-address=x"), ["--health-bind-address"]);
-    assert.deepEqual(await problems("--registry-port=0", "--disable-controllers=all"), [
-      "--registry-port",
+    assert.deepEqual(await problems("--controllers=all", "--disable-controllers=all"), [
+      "--controllers",
       "--disable-controllers",
     ]);
+  });
+
+  it("hold default ports to the rules for those of a Shoot", async () => {
+    const portProblems = async (...argv: string[]): Promise<string[]> =>
+      (await problemsOf(...argv)).map(({ path, message }) => `${path} ${message}`);
+    assert.deepEqual(
+      await portProblems("--registry-port=15500", "--router-port=15501", "--metrics-port=19090"),
+      [],
+    );
+    assert.deepEqual(await portProblems("--registry-port=0", "--router-port=70000"), [
+      "--registry-port must be an integer between 1 and 65535, not 0",
+      "--router-port must be an integer between 1 and 65535, not 70000",
+    ]);
+    assert.deepEqual(await portProblems("--metrics-port=10250"), [
+      "--metrics-port port 10250 is reserved on Gardener nodes: kubelet and kube-proxy",
+    ]);
+    assert.deepEqual(await portProblems("--router-port=5000"), [
+      "--router-port port 5000 is already the --registry-port",
+    ]);
+    assert.deepEqual(
+      (await portProblems("--metrics-port=5001")).map((problem) => problem.split(" ")[0]),
+      ["--metrics-port"],
+      "also when the other one is the schema's default",
+    );
+  });
+
+  it("run the controllers that are named and not disabled", async () => {
+    const disabled = async (...argv: string[]): Promise<readonly string[]> =>
+      (await readFlags({ argv: ["--bootstrapper-image=a", "--node-image=b", ...argv], environment: {} }))
+        .disableControllers;
+    assert.deepEqual(await disabled(), []);
+    assert.deepEqual(await disabled("--controllers=extension"), ["heartbeat"]);
+    assert.deepEqual(await disabled("--disable-controllers=extension"), ["extension"]);
+    assert.deepEqual(await disabled("--controllers=extension,heartbeat", "--disable-controllers=heartbeat"), [
+      "heartbeat",
+    ]);
+  });
+
+  it("say why flags of Gardener's own library are not taken", async () => {
+    const [problem, other] = await problemsOf("--webhook-config-cert-dir=/certs", "--master", "x");
+    assert.equal(problem?.path, "--webhook-config-cert-dir");
+    assert.match(problem?.message ?? "", /kept in a Secret and in memory.*leave it out/);
+    assert.equal(other?.path, "--master");
   });
 });

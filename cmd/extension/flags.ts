@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { judgePortDefaults } from "#admission";
 import {
   ConfigError,
   type ConfigProblem,
@@ -9,6 +10,7 @@ import {
 } from "#config";
 import { parseListenAddress } from "#http";
 import { LOG_LEVELS, type LogLevel } from "#log";
+import { overwriteImages } from "./image-vector.ts";
 
 /** The settings of `extension` after parsing. Names follow Gardener's extension library. */
 export interface ExtensionFlags {
@@ -19,6 +21,7 @@ export interface ExtensionFlags {
   readonly maxConcurrentReconciles: number;
   readonly ignoreOperationAnnotation: boolean;
   readonly extensionClasses: readonly string[];
+  /** After `--controllers` and `--disable-controllers`. */
   readonly disableControllers: readonly string[];
   readonly disableWebhooks: readonly string[];
   readonly heartbeatNamespace?: string;
@@ -37,13 +40,15 @@ export interface ExtensionFlags {
   readonly selfHostedShootCluster: boolean;
   readonly logLevel: LogLevel;
   readonly logFormat: "json";
+  readonly kubeApiQps: number;
+  readonly kubeApiBurst: number;
 
   readonly bootstrapperImage: string;
   readonly nodeImage: string;
   readonly registryPort?: number;
   readonly routerPort?: number;
   readonly metricsPort?: number;
-  readonly capabilities: readonly ("pull" | "resolve")[];
+  readonly resolveTags: boolean;
   readonly memoryHigh: string;
   readonly memoryMax: string;
   readonly watchdogSeconds?: number;
@@ -56,7 +61,6 @@ export interface ExtensionFlags {
 const CONTROLLERS = ["extension", "heartbeat"] as const;
 const WEBHOOKS = ["registry-spegel"] as const;
 const CLASSES = ["shoot", "seed", "garden"];
-const CAPABILITIES = ["pull", "resolve"];
 
 const text = (description: string, value?: string): Settings[string] => ({
   type: "string",
@@ -87,6 +91,7 @@ const SETTINGS: Settings = {
   maxConcurrentReconciles: number("Extensions worked on at a time.", 5),
   ignoreOperationAnnotation: flag("Act on every change instead of gardenlet's annotation.", false),
   extensionClasses: list("Classes of Extensions to act on: shoot, seed, garden.", ["shoot"]),
+  controllers: list(`Controllers to run, all when empty: ${CONTROLLERS.join(", ")}.`, []),
   disableControllers: list(`Controllers not to run: ${CONTROLLERS.join(", ")}.`, []),
   disableWebhooks: list(`Webhooks not to serve: ${WEBHOOKS.join(", ")}.`, []),
   heartbeatNamespace: text("Namespace of the heartbeat Lease. Default: the pod's own."),
@@ -123,12 +128,14 @@ const SETTINGS: Settings = {
     description: "Least severe level that is logged.",
   },
   logFormat: { type: "string", enum: ["json"], default: "json", description: "Format of the log." },
-  bootstrapperImage: text("Image of the bootstrapper. Required."),
-  nodeImage: text("Image with the node executable. Required."),
+  kubeApiQps: number("Requests a second to the API server, on average.", 100),
+  kubeApiBurst: number("Requests that may go at once.", 130),
+  bootstrapperImage: text("Image of the bootstrapper. Required, unless IMAGEVECTOR_OVERWRITE names it."),
+  nodeImage: text("Image with the node executable. Required, unless IMAGEVECTOR_OVERWRITE names it."),
   registryPort: number("Port of the registry on nodes when a Shoot says nothing; default 5000."),
   routerPort: number("Port of the router on nodes when a Shoot says nothing; default 5001."),
   metricsPort: number("Port of the metrics on nodes when a Shoot says nothing; default 9090."),
-  capabilities: list("What containerd may ask the mirror for: pull, resolve.", CAPABILITIES),
+  resolveTags: flag("Let the mirror resolve tags; otherwise registries do, and check who asks.", true),
   memoryHigh: text("systemd's MemoryHigh of the node daemon.", "80M"),
   memoryMax: text("systemd's MemoryMax of the node daemon.", "100M"),
   watchdogSeconds: number("systemd's WatchdogSec of the node daemon; default 5, 0 for none."),
@@ -142,11 +149,19 @@ const SETTINGS: Settings = {
   bootstrapperMemoryRequest: text("Memory request of a bootstrapper.", "48Mi"),
 };
 
+/** Flags of Gardener's extension library in Go that mean nothing here, and why. */
+const FOREIGN_FLAGS: Readonly<Record<string, string>> = {
+  "webhook-config-cert-dir": "the certificate is kept in a Secret and in memory, there is no folder for it",
+  "leader-election-resource-lock": "the lock is always a Lease",
+  "gardenlet-manages-mcm": "there are no machines here",
+  master: "the API server is that of --kubeconfig",
+};
+
 /** The text of `--help`. */
 export const USAGE: string = usage("gardener-extension-registry-spegel", SETTINGS);
 
 /**
- * Reads flags, environment and file.
+ * Reads flags, environment and file, and the image vector that IMAGEVECTOR_OVERWRITE names.
  * @throws ConfigError naming every wrong setting by the place it was written
  */
 export async function readFlags(input: {
@@ -155,31 +170,48 @@ export async function readFlags(input: {
 }): Promise<ExtensionFlags> {
   // KUBECONFIG is what every Kubernetes client reads; it is left to `loadKubeConfig`.
   const environment = { ...input.environment, KUBECONFIG: undefined };
-  const raw = await loadSettings<RawFlags>(
-    { properties: SETTINGS, validate: createTypeValidator(SETTINGS) },
-    { ...input, environment },
-  );
-  const problems = judge(raw);
+  refuseForeignFlags(input.argv);
+  const { controllers, ...settings } = await loadSettings<
+    RawFlags & { readonly controllers: readonly string[] }
+  >({ properties: SETTINGS, validate: createTypeValidator(SETTINGS) }, { ...input, environment });
+  const overwrite = input.environment["IMAGEVECTOR_OVERWRITE"];
+  const raw: RawFlags = overwrite
+    ? { ...settings, ...(await overwriteImages(settings, overwrite)) }
+    : settings;
+  const problems = judge(raw, controllers);
   if (problems.length > 0) throw new ConfigError({ code: "CONFIG_INVALID", problems });
   return Object.freeze({
     ...raw,
     extensionClasses: words(raw.extensionClasses),
-    disableControllers: words(raw.disableControllers),
+    disableControllers: disabledControllers(words(controllers), words(raw.disableControllers)),
     disableWebhooks: words(raw.disableWebhooks),
-    capabilities: words(raw.capabilities),
     istioIngressLabels: Object.fromEntries(words(raw.istioIngressLabels).map((label) => label.split("=", 2))),
   }) as unknown as ExtensionFlags;
 }
 
-type RawFlags = Omit<
-  ExtensionFlags,
-  "bootstrapperImage" | "nodeImage" | "istioIngressLabels" | "capabilities"
-> & {
+type RawFlags = Omit<ExtensionFlags, "bootstrapperImage" | "nodeImage" | "istioIngressLabels"> & {
   readonly bootstrapperImage?: string;
   readonly nodeImage?: string;
   readonly istioIngressLabels: readonly string[];
-  readonly capabilities: readonly string[];
 };
+
+function refuseForeignFlags(argv: readonly string[]): void {
+  const problems = argv.flatMap((word): ConfigProblem[] => {
+    const name = /^--([a-z-]+)/.exec(word)?.[1] ?? "";
+    const reason = Object.hasOwn(FOREIGN_FLAGS, name) ? FOREIGN_FLAGS[name] : undefined;
+    return reason === undefined
+      ? []
+      : [{ path: `--${name}`, message: `is not taken: ${reason}; leave it out` }];
+  });
+  if (problems.length > 0) throw new ConfigError({ code: "CONFIG_INVALID", problems });
+}
+
+/** Those that are not named, when some are, and those that are named as disabled. */
+function disabledControllers(wanted: readonly string[], disabled: readonly string[]): string[] {
+  return CONTROLLERS.filter(
+    (name) => (wanted.length > 0 && !wanted.includes(name)) || disabled.includes(name),
+  );
+}
 
 /** Lists are written with commas or as several words. */
 function words(values: readonly string[]): string[] {
@@ -194,7 +226,7 @@ const LABEL = /^[A-Za-z0-9][A-Za-z0-9._/-]*=[A-Za-z0-9._-]*$/;
 const QUANTITY = /^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|k|M|G)?$/;
 const MEMORY = /^[1-9][0-9]{0,11}[KMG]?$/;
 
-function judge(flags: RawFlags): ConfigProblem[] {
+function judge(flags: RawFlags, controllers: readonly string[]): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const demand = (isTrue: boolean, path: string, message: string): void => {
     if (!isTrue) problems.push({ path, message });
@@ -233,15 +265,14 @@ function judge(flags: RawFlags): ConfigProblem[] {
   within(flags.shutdownDelaySeconds, "--shutdown-delay-seconds", 0, 300);
   within(flags.webhookConfigServerPort, "--webhook-config-server-port", 0, 65535);
   within(flags.webhookConfigServicePort, "--webhook-config-service-port", 1, 65535);
-  within(flags.registryPort, "--registry-port", 1, 65535);
-  within(flags.routerPort, "--router-port", 1, 65535);
-  within(flags.metricsPort, "--metrics-port", 1, 65535);
+  within(flags.kubeApiQps, "--kube-api-qps", 1, 10_000);
+  within(flags.kubeApiBurst, "--kube-api-burst", 1, 10_000);
+  problems.push(...judgePortDefaults(flags));
   within(flags.watchdogSeconds, "--watchdog-seconds", 0, 3600);
   known(flags.extensionClasses, CLASSES, "--extension-classes");
+  known(controllers, CONTROLLERS, "--controllers");
   known(flags.disableControllers, CONTROLLERS, "--disable-controllers");
   known(flags.disableWebhooks, WEBHOOKS, "--disable-webhooks");
-  known(flags.capabilities, CAPABILITIES, "--capabilities");
-  demand(words(flags.capabilities).includes("pull"), "--capabilities", "lacks pull");
   demand(MEMORY.test(flags.memoryHigh), "--memory-high", "is not a size such as 80M");
   demand(MEMORY.test(flags.memoryMax), "--memory-max", "is not a size such as 100M");
   demand(QUANTITY.test(flags.bootstrapperCpuRequest), "--bootstrapper-cpu-request", "is not a quantity");

@@ -82,14 +82,21 @@ export async function openExtension(
     ...(flags.kubeconfig !== undefined && { path: flags.kubeconfig }),
   });
   const userAgent = `${EXTENSION_NAME}/${packageJSON.version}`;
-  const client = parts.use(createKubeClient(connection, { userAgent }));
+  const client = parts.use(
+    createKubeClient(connection, {
+      userAgent,
+      requestsPerSecond: flags.kubeApiQps,
+      burst: flags.kubeApiBurst,
+    }),
+  );
   const namespaces = namespacesOf(flags, connection.namespace);
   const metrics = createMetrics();
   let webhookAddress: string | undefined;
+  let missing = "the webhook has no certificate yet";
   const hasWebhook = !flags.disableWebhooks.includes("registry-spegel");
   const notReady = (): string | undefined => {
     if (signal.aborted) return "the program is stopping";
-    return hasWebhook && webhookAddress === undefined ? "the webhook has no certificate yet" : undefined;
+    return hasWebhook && webhookAddress === undefined ? missing : undefined;
   };
   const health = parts.use(await createProbeServer({ notReady }, { address: flags.healthBindAddress }));
   const metricsServer = parts.use(
@@ -180,7 +187,7 @@ async function serveWebhook(
     { loadContext: context.load, logger },
     {
       image: flags.nodeImage,
-      capabilities: flags.capabilities,
+      capabilities: flags.resolveTags ? ["pull", "resolve"] : ["pull"],
       memoryHigh: flags.memoryHigh,
       memoryMax: flags.memoryMax,
       ...(flags.watchdogSeconds !== undefined && { watchdogSeconds: flags.watchdogSeconds }),

@@ -9,7 +9,21 @@ What gardenlet installs on a seed: the controller for Extensions of type \`regis
 OperatingSystemConfigs. It is not installed by hand but named in an \`Extension\` of \`operator.gardener.cloud/v1alpha1\`:
 see [the example](../../example/operator-extension.yaml) and [the page for operators](../../docs/usage/gardener.md).
 
-Three images have no default and must be set: \`image.ref\`, \`node.image.ref\`, \`bootstrapper.image.ref\`.
+Three images have no default and must be set: \`image.ref\`, \`node.image.ref\`, \`bootstrapper.image.ref\`. The last
+two may come from \`imageVectorOverwrite\` instead, which wins over them:
+
+\`\`\`yaml
+imageVectorOverwrite:
+  images:
+  - name: spegel                        # node.image.ref
+    ref: registry.example.com/mirror/spegel@sha256:...
+  - name: registry-spegel-bootstrapper  # bootstrapper.image.ref
+    repository: registry.example.com/mirror/registry-spegel-bootstrapper
+    tag: v1.0.0
+\`\`\`
+
+What an entry leaves out is taken from the value; other names are passed over. Entries for some versions or architectures
+are refused: all Shoots of a seed, and all their nodes, get one image.
 
 ## What is installed
 
@@ -24,8 +38,6 @@ Three images have no default and must be set: \`image.ref\`, \`node.image.ref\`,
 
 The program itself registers its MutatingWebhookConfiguration, which belongs to the namespace of the extension and goes
 with it, and makes the certificate for it. Pods meet the Pod Security Standard \`restricted\`.
-
-There is no image vector: the three values above are all images, and \`imageVectorOverwrite\` is not a value.
 
 \`gardener\` is filled in by gardenlet; \`gardener.version\` is logged, and \`gardener.selfHostedShootCluster\` makes the
 controller succeed without doing anything.

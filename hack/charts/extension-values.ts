@@ -1,15 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The values of charts/gardener-extension-registry-spegel: what an operator decides for all Shoots of a seed. */
 import Type, { type TObject } from "typebox";
-import {
-  CAPABILITY,
-  handedOver,
-  imageRef,
-  MEMORY_SIZE,
-  podValues,
-  portDefaults,
-  QUANTITY,
-} from "./gardener-values.ts";
+import { handedOver, imageRef, MEMORY_SIZE, podValues, portDefaults, QUANTITY } from "./gardener-values.ts";
 import { closed, flag, integer, labels, strings, text } from "./schema.ts";
 
 export const ExtensionValuesSchema: TObject = closed({
@@ -28,8 +20,18 @@ export const ExtensionValuesSchema: TObject = closed({
     }),
     heartbeat: closed({ renewIntervalSeconds: integer(1, 3600, 30, "Seconds between heartbeats.") }),
   }),
+  clientConnection: closed({
+    qps: integer(1, 10_000, 100, "Requests a second to the API server, on average."),
+    burst: integer(1, 10_000, 130, "Requests that may go at once."),
+  }),
   disableControllers: strings("Controllers not to run.", [], Type.Enum(["extension", "heartbeat"])),
   disableWebhooks: strings("Webhooks not to serve.", [], Type.Enum(["registry-spegel"])),
+  imageVectorOverwrite: Type.Unsafe({
+    type: ["object", "string"],
+    default: {},
+    description:
+      "Other images than below, in the form of Gardener's image vector, as text or as an object: images is a list of name (spegel, registry-spegel-bootstrapper) with ref, or repository and tag.",
+  }),
   defaults: portDefaults(" The admission needs the same."),
   node: closed({
     image: closed({
@@ -38,12 +40,10 @@ export const ExtensionValuesSchema: TObject = closed({
         " New nodes pull it before their kubelet starts: keep it where all of them reach it.",
       ),
     }),
-    capabilities: Type.Array(CAPABILITY, {
-      default: ["pull", "resolve"],
-      minItems: 1,
-      description:
-        "What containerd may ask the mirror for. With pull alone the registry resolves tags, and checks who asks.",
-    }),
+    resolveTags: flag(
+      true,
+      "Let the mirror resolve tags. Otherwise the registries do, and check who asks; images by digest still come from other nodes.",
+    ),
     memoryHigh: text("80M", "systemd's MemoryHigh of the daemon.", MEMORY_SIZE),
     memoryMax: text("100M", "systemd's MemoryMax of the daemon.", MEMORY_SIZE),
     watchdogSeconds: integer(

@@ -2,7 +2,8 @@
 /** What the values of the charts for Gardener have in common. */
 import Type, { type TSchema } from "typebox";
 import { SPEGEL_DEFAULT_PORTS } from "../../api/spegel/v1alpha1/config.ts";
-import { closed, flag, handed, integer, map, objects, oneOf, port, text } from "./schema.ts";
+import { RESERVED_PORTS } from "../../api/spegel/v1alpha1/reserved-ports.ts";
+import { closed, flag, handed, integer, map, objects, oneOf, text } from "./schema.ts";
 
 /** Empty, or what a container runtime takes; as the flags of the programs have it. */
 const IMAGE = { pattern: "^([A-Za-z0-9][A-Za-z0-9._:/@-]*)?$", maxLength: 1024 } as const;
@@ -10,18 +11,25 @@ const IMAGE = { pattern: "^([A-Za-z0-9][A-Za-z0-9._:/@-]*)?$", maxLength: 1024 }
 export const imageRef = (of: string, more = ""): TSchema =>
   text("", `Image of ${of}: repository:tag or, better, repository@sha256:... Required.${more}`, IMAGE);
 
-export const portDefaults = (more: string): TSchema =>
-  closed({
-    registryPort: port(
-      SPEGEL_DEFAULT_PORTS.registryPort,
-      `Registry port of nodes when a Shoot names none.${more}`,
-    ),
-    routerPort: port(SPEGEL_DEFAULT_PORTS.routerPort, `Router port of nodes when a Shoot names none.${more}`),
-    metricsPort: port(
-      SPEGEL_DEFAULT_PORTS.metricsPort,
-      `Metrics port of nodes when a Shoot names none.${more}`,
-    ),
+/** A port that nothing else on a Gardener node has; the programs judge it again. */
+const nodePort = (fallback: number, description: string): TSchema =>
+  Type.Integer({
+    minimum: 1,
+    maximum: 65535,
+    not: { anyOf: RESERVED_PORTS.map(({ first, last }) => ({ minimum: first, maximum: last })) },
+    default: fallback,
+    description,
   });
+
+export const portDefaults = (more: string): TSchema => {
+  const about = (of: string): string =>
+    `${of} port of nodes when a Shoot names none, by the rules for those of Shoots.${more}`;
+  return closed({
+    registryPort: nodePort(SPEGEL_DEFAULT_PORTS.registryPort, about("Registry")),
+    routerPort: nodePort(SPEGEL_DEFAULT_PORTS.routerPort, about("Router")),
+    metricsPort: nodePort(SPEGEL_DEFAULT_PORTS.metricsPort, about("Metrics")),
+  });
+};
 
 /** Values of a Deployment with two replicas behind a webhook. */
 export const podValues = (of: string, requests: object): Record<string, TSchema> => ({
@@ -59,4 +67,3 @@ export const handedOver = {
 
 export const MEMORY_SIZE = { pattern: "^[1-9][0-9]{0,11}[KMG]?$" } as const;
 export const QUANTITY = { pattern: "^[0-9]+(\\.[0-9]+)?(m|Ki|Mi|Gi|k|M|G)?$" } as const;
-export const CAPABILITY: TSchema = Type.Enum(["pull", "resolve"]);

@@ -54,6 +54,28 @@ export function decodeSpegelConfig(raw: unknown, options: DecodeOptions = {}): D
   return { ports, warnings: contested(ports, root) };
 }
 
+/**
+ * Judges the ports that an operator sets as defaults by the rules for those of a Shoot: every Shoot that says nothing
+ * gets them.
+ *
+ * @returns problems by flag, e.g. `--registry-port`
+ */
+export function judgePortDefaults(defaults: Partial<SpegelPorts>): ConfigProblem[] {
+  const given = Object.fromEntries(
+    SPEGEL_PORT_FIELDS.flatMap((field) => (defaults[field] === undefined ? [] : [[field, defaults[field]]])),
+  );
+  try {
+    decodeSpegelConfig({ apiVersion: SPEGEL_API_VERSION, kind: SPEGEL_CONFIG_KIND, ...given });
+    return [];
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return error.problems.map(({ path, message }) => ({
+      path: path.replace(/^.*\.(\w+)Port$/, "--$1-port"),
+      message: message.replace(/(\w+)Port$/, "--$1-port"),
+    }));
+  }
+}
+
 function readObject(raw: unknown, root: string): Readonly<Record<string, unknown>> {
   if (raw === undefined || raw === null) return {};
   if (typeof raw !== "object" || Array.isArray(raw)) {

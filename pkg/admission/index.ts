@@ -3,6 +3,11 @@
  * Judge what a Shoot asks of the extension: `decodeSpegelConfig` holds the rules for a `SpegelConfig`, which the
  * Extension controller shares; `judgeShoot` applies them to a write of a Shoot.
  */
-export { type DecodedSpegelConfig, type DecodeOptions, decodeSpegelConfig } from "./decode.ts";
+export {
+  type DecodedSpegelConfig,
+  type DecodeOptions,
+  decodeSpegelConfig,
+  judgePortDefaults,
+} from "./decode.ts";
 export { type JudgeShootOptions, judgeShoot } from "./judge-shoot.ts";
 export { createShootWebhook, type ShootWebhook, type ShootWebhookDeps } from "./webhook.ts";

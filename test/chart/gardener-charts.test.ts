@@ -236,7 +236,8 @@ for (const [what, chart, file] of [
         ["defaults.routerPort=70000", /routerPort/],
         ["replicas=3", /replicas/],
         ["logLevel=LOUD", /logLevel/],
-        ["imageVectorOverwrite=images", /imageVectorOverwrite/],
+        ["defaults.metricsPort=10250", /metricsPort/],
+        ["capabilities={pull}", /capabilities/],
       ] as const) {
         const { ok, output } = await helm.template(chart, [valuesOf(chart, file), `--set=${set}`]);
         assert.equal(ok, false, set);
@@ -277,7 +278,9 @@ describe("the extension in a seed", () => {
       registryPort: 15500,
       routerPort: 15501,
       metricsPort: 19090,
-      capabilities: ["pull"],
+      resolveTags: false,
+      kubeApiQps: 200,
+      kubeApiBurst: 260,
       memoryHigh: "120M",
       memoryMax: "150M",
       watchdogSeconds: 30,
@@ -286,6 +289,39 @@ describe("the extension in a seed", () => {
       bootstrapperCpuRequest: "5m",
       bootstrapperMemoryRequest: "60Mi",
     });
+  });
+
+  it("takes images from an image vector, as an object or as text", async () => {
+    const read = async (objects: readonly KubernetesObject[]): Promise<string[]> => {
+      const { container, pod } = deploymentOf(objects);
+      const { metadata, data = {} } = find(objects, "ConfigMap");
+      const path = valueAt<string>(container, "env.0.value");
+      assert.equal(valueAt(container, "env.0.name"), "IMAGEVECTOR_OVERWRITE");
+      assert.equal(valueAt(pod, "volumes.0.configMap.name"), metadata.name);
+      assert.equal(`${container.volumeMounts?.[0]?.mountPath}/${Object.keys(data)[0]}`, path);
+      const file = join(directory, `${metadata.name}.yaml`);
+      await writeFile(file, Object.values(data)[0] ?? "");
+      const { nodeImage, bootstrapperImage } = await readExtensionFlags({
+        argv: container.args,
+        environment: { IMAGEVECTOR_OVERWRITE: file },
+      });
+      return [nodeImage, bootstrapperImage];
+    };
+    const all = await render(EXTENSION, [valuesOf(EXTENSION, "all")]);
+    assert.deepEqual(await read(all), [
+      `registry.example.com/spegel@sha256:${"b".repeat(64)}`,
+      `mirror.example.com/registry-spegel-bootstrapper@sha256:${"c".repeat(64)}`,
+    ]);
+    const text = await render(EXTENSION, [valuesOf(EXTENSION, "image-vector")]);
+    assert.deepEqual(await read(text), [
+      "mirror.example.com/spegel:v1.0.0",
+      "mirror.example.com/registry-spegel-bootstrapper:v1.0.0",
+    ]);
+    const checksum = (objects: readonly KubernetesObject[]): string | undefined =>
+      deploymentOf(objects).podAnnotations?.["checksum/imagevector-overwrite"];
+    assert.match(checksum(text) ?? "", /^[0-9a-f]{64}$/);
+    assert.notEqual(checksum(text), checksum(all), "a change starts the pods anew");
+    assert.equal(checksum(await render(EXTENSION, [valuesOf(EXTENSION, "default")])), undefined);
   });
 
   it("has the program's own defaults when nothing is said", async () => {
@@ -377,8 +413,9 @@ describe("the extension in a seed", () => {
       ["bootstrapper.image.ref=", /bootstrapper\.image\.ref must be set/],
       ["node.memoryMax=100Mi", /memoryMax/],
       ["node.memoryHigh=lots", /memoryHigh/],
-      ["node.capabilities={push}", /capabilities/],
-      ["node.capabilities={}", /capabilities/],
+      ["node.resolveTags=perhaps", /resolveTags/],
+      ["imageVectorOverwrite=1", /imageVectorOverwrite/],
+      ["clientConnection.qps=0", /qps/],
       ["node.watchdogSeconds=-1", /watchdogSeconds/],
       ["bootstrapper.requests.memory=much", /memory/],
       ["controllers.extension.concurrentSyncs=0", /concurrentSyncs/],

@@ -74,3 +74,26 @@ capabilities:
 - --router-port={{ int .Values.defaults.routerPort }}
 - --metrics-port={{ int .Values.defaults.metricsPort }}
 {{- end }}
+
+{{/* Text, or an object of the same content. */}}
+{{- define "imageVectorOverwrite" -}}
+{{- if kindIs "string" .Values.imageVectorOverwrite -}}
+{{ .Values.imageVectorOverwrite | trim }}
+{{- else -}}
+{{ toYaml .Values.imageVectorOverwrite }}
+{{- end -}}
+{{- end }}
+
+{{/* Without an image vector both must be there; with one the program says which is missing. */}}
+{{- define "imageArguments" -}}
+{{- if not .Values.imageVectorOverwrite -}}
+{{- $_ := required "node.image.ref must be set: the image of the daemon on nodes" .Values.node.image.ref -}}
+{{- $_ := required "bootstrapper.image.ref must be set: the image of the bootstrapper" .Values.bootstrapper.image.ref -}}
+{{- end -}}
+{{- with .Values.node.image.ref }}
+- --node-image={{ . }}
+{{- end }}
+{{- with .Values.bootstrapper.image.ref }}
+- --bootstrapper-image={{ . }}
+{{- end }}
+{{- end }}
