@@ -103,8 +103,12 @@ export async function openExtension(
     await createProbeServer({ metrics }, { address: flags.metricsBindAddress }),
   );
   const certificates = hasWebhook ? webhookCertificates(deps, client, flags, namespaces) : undefined;
-  if (certificates)
-    webhookAddress = await serveWebhook(parts, { ...deps, signal, client, metrics, certificates }, flags);
+  if (certificates) {
+    const onWaiting = (reason: string): void =>
+      void (missing = `the webhook has no certificate yet: ${reason}`);
+    const webhookDeps = { ...deps, signal, client, metrics, certificates, onWaiting };
+    webhookAddress = await serveWebhook(parts, webhookDeps, flags);
+  }
   const running = parts.move();
   const leading = lead({ ...deps, signal, client, metrics, certificates, namespaces }, flags);
   leading.catch(() => {}); // whoever runs the program awaits `finished`
@@ -177,6 +181,7 @@ async function serveWebhook(
     readonly client: KubeClient;
     readonly metrics: Metrics;
     readonly certificates: WebhookCertificates;
+    readonly onWaiting: (reason: string) => void;
   },
   flags: ExtensionFlags,
 ): Promise<string> {
@@ -195,7 +200,7 @@ async function serveWebhook(
   );
   const server = parts.use(
     await openReviewServer(
-      { webhook: countReviews(webhook, metrics), certificates, logger },
+      { webhook: countReviews(webhook, metrics), certificates, logger, onWaiting: deps.onWaiting },
       {
         path: WEBHOOK_PATH,
         address: formatHostPort(flags.webhookConfigServerHost, flags.webhookConfigServerPort),

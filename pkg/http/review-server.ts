@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createTaskGroup, sleep } from "#async";
+import { errorMessage } from "#errors";
 import type { Logger } from "#log";
 import { type AdmissionReview, MAX_REVIEW_BYTES } from "./admission-review.ts";
-import { createCertificateSource, type ServerCertificate } from "./certificate-source.ts";
+import {
+  createCertificateSource,
+  type MutableCertificateSource,
+  type ServerCertificate,
+} from "./certificate-source.ts";
 import { createHTTPServer, type HTTPServer } from "./server.ts";
 
 export interface ReviewServerDeps {
@@ -15,6 +20,8 @@ export interface ReviewServerDeps {
     load(options: { readonly signal: AbortSignal }): Promise<ServerCertificate>;
   };
   readonly logger: Logger;
+  /** Told why there is no certificate yet, each time that it could not be loaded at the start. */
+  readonly onWaiting?: (reason: string) => void;
 }
 
 export interface ReviewServerOptions {
@@ -28,14 +35,16 @@ export interface ReviewServerOptions {
   readonly signal: AbortSignal;
 }
 
+/** Without a certificate there is nothing to serve: what keeps it away is looked at again after this time, or sooner. */
+const FIRST_LOAD_RETRY_MS = 5000;
 /** Below the ten seconds after which the API server gives up, so that it gets an answer. */
 const REVIEW_TIMEOUT_MS = 8000;
 
 /**
- * Serves an admission webhook over TLS. It exists only once a certificate is loaded; later ones replace it while it
- * runs.
+ * Serves an admission webhook over TLS. It exists only once a certificate is loaded, which may take as long as the
+ * Secrets cannot be read; later certificates replace it while it runs.
  *
- * @throws what `certificates.load` throws, or the system error of listen
+ * @throws the reason of the signal, or the system error of listen
  */
 export async function openReviewServer(
   deps: ReviewServerDeps,
@@ -43,7 +52,7 @@ export async function openReviewServer(
 ): Promise<HTTPServer> {
   const { webhook, certificates, logger } = deps;
   await using parts = new AsyncDisposableStack();
-  const source = createCertificateSource(await certificates.load(options));
+  const source = await loadFirst(deps, options);
   const server = parts.use(
     await createHTTPServer(
       { logger, certificates: source },
@@ -82,4 +91,21 @@ export async function openReviewServer(
   });
   const running = parts.move();
   return { port: server.port, address: server.address, [Symbol.asyncDispose]: () => running.disposeAsync() };
+}
+
+/** Tries until it succeeds: a program that is not ready and says why is better than one that ends again and again. */
+async function loadFirst(
+  { certificates, logger, onWaiting }: ReviewServerDeps,
+  { reloadIntervalMs, signal }: ReviewServerOptions,
+): Promise<MutableCertificateSource> {
+  for (;;) {
+    try {
+      return createCertificateSource(await certificates.load({ signal }));
+    } catch (error) {
+      signal.throwIfAborted();
+      onWaiting?.(errorMessage(error));
+      logger.error("webhook has no certificate yet, will try again", { err: error });
+      await sleep(Math.min(reloadIntervalMs, FIRST_LOAD_RETRY_MS), { signal });
+    }
+  }
 }
