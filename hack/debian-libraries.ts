@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { Arch } from "./node-runtime.ts";
 import { captureOk, findProgram } from "./process.ts";
 import { ROOT } from "./sources.ts";
@@ -19,6 +20,14 @@ const WANTED: Readonly<Record<string, readonly string[]>> = {
   "libgcc-s1": ["libgcc_s.so.1"],
   "libstdc++6": ["libstdc++.so.6"],
 };
+/** Those that a host with glibc alone lacks. */
+const OF_GCC = ["libgcc-s1", "libstdc++6"] as const;
+/**
+ * Where these are from: the oldest release that Debian's mirrors have. Libraries want the glibc that they were built
+ * with or a newer one; so old ones run wherever Node runs (glibc 2.28), and have all that Node takes from them.
+ */
+const GCC_SUITE = "bullseye";
+const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const LOADERS: Readonly<
   Record<Arch, { readonly path: string; readonly debian: string; readonly triplet: string }>
 > = {
@@ -27,36 +36,31 @@ const LOADERS: Readonly<
 };
 
 /**
- * Takes the libraries from the packages of the Debian release that this machine runs, for either architecture,
- * without installing them. apt checks the signatures.
+ * Takes glibc from the packages of the release that this machine runs, and the libraries of GCC from an old Debian,
+ * for either architecture, without installing them. apt checks the signatures.
  *
  * @throws Error when there is no apt, or it cannot reach a mirror
  */
 export async function readLibraries(arch: Arch): Promise<Libraries> {
-  if (findProgram("apt-get") === undefined || findProgram("dpkg-deb") === undefined) {
-    throw new Error("images take glibc from Debian packages: apt-get and dpkg-deb are needed");
-  }
-  const folder = `${ROOT}/.cache/debian/${arch}`;
-  if (!existsSync(`${folder}/unpacked`)) await fetchPackages(arch, folder);
-  const root = `${folder}/unpacked`;
+  const root = await unpackedPackages(arch);
   const loader = LOADERS[arch];
-  const read = async (name: string): Promise<Buffer> => {
-    const places = ["lib", "usr/lib"].map((each) => `${root}/${each}/${loader.triplet}/${name}`);
-    const place = places.find((path) => existsSync(path));
-    if (place === undefined) throw new Error(`${name} is in none of ${Object.keys(WANTED).join(", ")}`);
-    return readFile(place);
-  };
   const directories = new Set(["lib", loader.path.slice(0, loader.path.lastIndexOf("/"))]);
   const entries: TarEntry[] = [...directories].map((path) => ({ kind: "directory", path }));
   const name = loader.path.slice(loader.path.lastIndexOf("/") + 1);
-  entries.push({ kind: "file", path: loader.path, mode: 0o755, content: await read(name) });
+  entries.push({
+    kind: "file",
+    path: loader.path,
+    mode: 0o755,
+    content: await readLibrary(arch, root, name),
+  });
   for (const library of Object.values(WANTED).flat()) {
-    entries.push({ kind: "file", path: `lib/${library}`, content: await read(library) });
+    entries.push({ kind: "file", path: `lib/${library}`, content: await readLibrary(arch, root, library) });
   }
   for (const path of ["usr", "usr/share", "usr/share/doc"]) entries.push({ kind: "directory", path });
+  const compilers = (await readdir(`${root}/usr/share/doc`)).filter((each) => /^gcc-\d+-base$/.test(each));
   for (const source of Object.keys(WANTED)) {
     // libgcc-s1 and libstdc++6 point to the notice of their compiler's package.
-    const notice = [source, "gcc-12-base", "gcc-14-base"]
+    const notice = [source, ...compilers]
       .map((each) => `${root}/usr/share/doc/${each}/copyright`)
       .find((path) => existsSync(path));
     if (notice === undefined) throw new Error(`${source} has no copyright notice`);
@@ -67,45 +71,126 @@ export async function readLibraries(arch: Arch): Promise<Libraries> {
       content: await readFile(notice),
     });
   }
-  const packages = (await readdir(folder))
+  const packages = (await readdir(join(root, "..")))
     .filter((file) => file.endsWith(".deb"))
     .map((file) => decodeURIComponent(file.split("_").slice(0, 2).join("=")));
   return { entries, packages: packages.toSorted() };
+}
+
+/** The libraries that are carried beside an executable, by name. @throws as readLibraries */
+export async function readGccLibraries(arch: Arch): Promise<ReadonlyMap<string, Buffer>> {
+  const root = await unpackedPackages(arch);
+  const found = new Map<string, Buffer>();
+  for (const name of OF_GCC.flatMap((source) => WANTED[source] ?? []))
+    found.set(name, await readLibrary(arch, root, name));
+  return found;
+}
+
+async function readLibrary(arch: Arch, root: string, name: string): Promise<Buffer> {
+  const places = ["lib", "usr/lib"].map((each) => `${root}/${each}/${LOADERS[arch].triplet}/${name}`);
+  const place = places.find((path) => existsSync(path));
+  if (place === undefined) throw new Error(`${name} is in none of ${Object.keys(WANTED).join(", ")}`);
+  return readFile(place);
+}
+
+/** The folder with what the packages hold, fetched once. */
+async function unpackedPackages(arch: Arch): Promise<string> {
+  if (findProgram("apt-get") === undefined || findProgram("dpkg-deb") === undefined) {
+    throw new Error("libraries are taken from Debian packages: apt-get and dpkg-deb are needed");
+  }
+  const folder = `${ROOT}/.cache/debian/${arch}-${GCC_SUITE}`;
+  if (!existsSync(`${folder}/unpacked`)) await fetchPackages(arch, folder);
+  return `${folder}/unpacked`;
 }
 
 /** Downloads into a private state of apt, so that this machine's architecture and lists do not matter. */
 async function fetchPackages(arch: Arch, folder: string): Promise<void> {
   const work = `${folder}.${process.pid}`;
   await rm(work, { recursive: true, force: true });
-  const state = `${work}/apt`;
+  await mkdir(work, { recursive: true });
+  try {
+    await download(arch, work, ["libc6"]);
+    try {
+      await download(arch, work, OF_GCC, await sourceOf(GCC_SUITE));
+    } catch (error) {
+      console.log(`  no GCC libraries of Debian ${GCC_SUITE}: ${lastLine(error)}`);
+      console.log("  those of this machine's release take their place; they want its glibc or a newer one");
+      await download(arch, work, OF_GCC);
+    }
+    for (const file of (await readdir(work)).filter((each) => each.endsWith(".deb")))
+      await captureOk("dpkg-deb", ["-x", `${work}/${file}`, `${work}/unpacked`]);
+    await rm(folder, { recursive: true, force: true });
+    await rename(work, folder);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** @param source a line for apt's list of sources; without it those of this machine */
+async function download(
+  arch: Arch,
+  folder: string,
+  packages: readonly string[],
+  source?: string,
+): Promise<void> {
+  const state = `${folder}/apt`;
+  await rm(state, { recursive: true, force: true });
   for (const path of ["lists/partial", "archives/partial"])
     await mkdir(`${state}/${path}`, { recursive: true });
   const { debian } = LOADERS[arch];
-  const options = [
+  const settings = [
     `APT::Architecture=${debian}`,
     `APT::Architectures=${debian}`,
     "APT::Sandbox::User=",
+    "APT::Update::Error-Mode=any",
     "Acquire::Languages=none",
     `Dir::State::lists=${state}/lists`,
     `Dir::Cache=${state}`,
     "Dir::State::status=/dev/null",
-  ].flatMap((option) => ["-o", option]);
-  console.log(`  fetching ${Object.keys(WANTED).join(", ")} for ${debian} from Debian`);
-  await captureOk("apt-get", [...options, "update", "-qq"]);
-  const names = [...Object.keys(WANTED), `gcc-${await compilerOf(options)}-base`];
-  await captureOk("apt-get", [...options, "download", "-qq", ...names], { cwd: work });
-  for (const file of (await readdir(work)).filter((each) => each.endsWith(".deb"))) {
-    await captureOk("dpkg-deb", ["-x", `${work}/${file}`, `${work}/unpacked`]);
+  ];
+  if (source !== undefined) {
+    await writeFile(`${state}/sources.list`, `${source}\n`);
+    settings.push(
+      `Dir::Etc::sourcelist=${state}/sources.list`,
+      "Dir::Etc::sourceparts=-",
+      "Dir::Etc::preferencesparts=-",
+    );
   }
+  const options = settings.flatMap((setting) => ["-o", setting]);
+  console.log(`  fetching ${packages.join(", ")} for ${debian} from Debian`);
+  await captureOk("apt-get", [...options, "update", "-qq"]);
+  const names = packages.includes("libgcc-s1") ? [...packages, await noticeOf(options)] : packages;
+  await captureOk("apt-get", [...options, "download", "-qq", ...names], { cwd: folder });
   await rm(state, { recursive: true });
-  await rm(folder, { recursive: true, force: true });
-  await rename(work, folder);
 }
 
-/** The version of GCC whose base package holds the notice: `12` on Debian 12. */
-async function compilerOf(options: readonly string[]): Promise<string> {
+/** The package that holds the notice of GCC's libraries: `gcc-12-base` on Debian 12. */
+async function noticeOf(options: readonly string[]): Promise<string> {
   const output = await captureOk("apt-cache", [...options, "depends", "libgcc-s1"]);
-  const version = /gcc-(\d+)-base/.exec(output)?.[1];
-  if (version === undefined) throw new Error("libgcc-s1 depends on no gcc-<version>-base");
-  return version;
+  const name = /gcc-\d+-base/.exec(output)?.[0];
+  if (name === undefined) throw new Error("libgcc-s1 depends on no gcc-<version>-base");
+  return name;
+}
+
+/** The line for another release, from the mirror that this machine gets Debian from. */
+async function sourceOf(suite: string): Promise<string> {
+  const release = await readFile("/etc/os-release", "utf8");
+  const codename = /^VERSION_CODENAME=(.+)$/m.exec(release)?.[1] ?? "";
+  if (!/^ID=debian$/m.test(release)) throw new Error("this is no Debian, its sources name no Debian mirror");
+  const format = ["--no-release-info", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Identifier: Packages"];
+  const targets = await captureOk("apt-get", ["indextargets", ...format]);
+  const site = targets
+    .split("\n")
+    .find((line) => line.endsWith(` ${codename} main`))
+    ?.split(" ")[0];
+  if (site === undefined) throw new Error(`no source of this machine has ${codename} main`);
+  return `deb [signed-by=${KEYRING}] ${site} ${suite} main`;
+}
+
+function lastLine(error: unknown): string {
+  return errorText(error).trim().split("\n").at(-1) ?? "";
+}
+
+function errorText(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
