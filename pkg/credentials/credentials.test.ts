@@ -325,6 +325,7 @@ test("a name that a foreign secret has taken is an error, not a loop", async () 
   w.store.create = async () => "exists";
   await assert.rejects(ensureCredentials(w.deps, config, noRotation, cancel), {
     code: "CREDENTIALS_SECRET_TAKEN",
+    message: /^Secret ca-.* exists without the labels of .*: delete it/,
   });
 });
 

@@ -76,27 +76,26 @@ export async function ensureCredentials(
   rotation: Rotation,
   cancel: Cancel,
 ): Promise<Credentials> {
-  for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-    const credentials = await tryToEnsure(deps, config, rotation, cancel);
-    if (credentials !== undefined) return credentials;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await tryToEnsure(deps, config, rotation, cancel);
+    } catch (error) {
+      if (!(error instanceof CredentialsError) || attempt === ATTEMPTS) throw error;
+    }
   }
-  throw new CredentialsError({
-    code: "CREDENTIALS_SECRET_TAKEN",
-    message: `the secrets of ${config.authority.name} could not be created: others have taken their names`,
-  });
 }
 
-/** Undefined when somebody else was quicker with one of the secrets. */
+/** @throws CredentialsError CREDENTIALS_SECRET_TAKEN when somebody else was quicker with one of the secrets */
 async function tryToEnsure(
   deps: CredentialsDeps,
   config: CredentialsConfig,
   rotation: Rotation,
   cancel: Cancel,
-): Promise<Credentials | undefined> {
+): Promise<Credentials> {
   const existing = await deps.store.list(cancel);
   const situation: Situation = { identity: config.identity, existing, nowMs: deps.now() };
   const decision = decideAuthority(config.authority, rotation, situation);
-  const current = await realize(deps, decision.current, cancel, async (name) => {
+  const current = await realize(deps, decision.current, situation, cancel, async (name) => {
     const key = await (deps.createKey ?? createKeyPair)();
     const { validityMs } = config.authority;
     const pair = await issueAuthority({ commonName: name, validityMs, nowMs: situation.nowMs, key });
@@ -105,18 +104,16 @@ async function tryToEnsure(
       data: { [AUTHORITY_KEYS.certificate]: pair.certificatePem, [AUTHORITY_KEYS.key]: pair.privateKeyPem },
     };
   });
-  if (current === undefined) return undefined;
   const authorities = { current: pairOf(current), ...(decision.old && { old: pairOf(decision.old) }) };
   const pems = [authorities.current, ...(authorities.old ? [authorities.old] : [])].map(
     (pair) => pair.certificatePem,
   );
   const bundle = bundleSecret(config.authority.name, pems, situation);
   const isBundleThere = existing.some((secret) => secret.name === bundle.name);
-  if (!isBundleThere && (await deps.store.create(bundle, cancel)) === "exists") return undefined;
+  if (!isBundleThere) await create(deps, bundle, situation.identity, cancel);
   const leaves: Record<string, IssuedLeaf> = {};
   for (const leaf of config.leaves) {
     const secret = await ensureLeaf(deps, leaf, signerOf(leaf, authorities), situation, cancel);
-    if (secret === undefined) return undefined;
     leaves[leaf.name] = issuedLeaf(secret);
   }
   const names = [
@@ -140,9 +137,9 @@ async function ensureLeaf(
   signer: CertifiedKey,
   situation: Situation,
   cancel: Cancel,
-): Promise<NamedSecret | undefined> {
+): Promise<NamedSecret> {
   const decision = decideLeaf(leaf, signer.certificatePem, situation);
-  return await realize(deps, decision, cancel, async () => {
+  return await realize(deps, decision, situation, cancel, async () => {
     const key = await (deps.createKey ?? createKeyPair)();
     const pair = await issueLeaf(signer, { ...leaf, nowMs: situation.nowMs, key });
     return {
@@ -158,9 +155,10 @@ type NamedSecret = Pick<StoredSecret, "name" | "data">;
 async function realize(
   deps: CredentialsDeps,
   decision: Decision,
+  { identity }: Situation,
   cancel: Cancel,
   make: (name: string) => Promise<Pick<NewSecret, "type" | "data">>,
-): Promise<NamedSecret | undefined> {
+): Promise<NamedSecret> {
   if (decision.kind === "keep") return decision.secret;
   const made = await make(decision.name);
   const certificate = parseCertificate(
@@ -171,9 +169,22 @@ async function realize(
     [LABEL.validUntil]: String(Math.floor(validityOf(certificate).notAfterMs / 1000)),
   };
   const secret: NewSecret = { ...made, name: decision.name, labels: { ...decision.labels, ...times } };
-  if ((await deps.store.create(secret, cancel)) === "exists") return undefined;
+  await create(deps, secret, identity, cancel);
   deps.logger.info("certificate issued", { secret: secret.name, reason: decision.reason });
   return secret;
+}
+
+async function create(
+  { store }: CredentialsDeps,
+  secret: NewSecret,
+  identity: string,
+  cancel: Cancel,
+): Promise<void> {
+  if ((await store.create(secret, cancel)) === "created") return;
+  throw new CredentialsError({
+    code: "CREDENTIALS_SECRET_TAKEN",
+    message: `Secret ${secret.name} exists without the labels of ${identity}: delete it if nobody needs it`,
+  });
 }
 
 function pairOf(secret: NamedSecret): CertifiedKey {
