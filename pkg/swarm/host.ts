@@ -106,6 +106,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
         yamux({
           maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
           maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
+          enableKeepAlive: false, // it acts on nothing; the connection monitor below does
         }),
       ),
     ],

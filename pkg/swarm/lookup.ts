@@ -3,6 +3,7 @@ import type { Logger } from "#log";
 import type { Peer } from "#routing";
 import type { AddressPolicy } from "./address-policy.ts";
 import { type Contact, createContact } from "./contact.ts";
+import { SwarmError } from "./errors.ts";
 import { type Endpoint, parseEndpoint } from "./ip-address.ts";
 import { binaryString, multihashOf } from "./key.ts";
 import { decodePeer, MessageType } from "./protocol/message.ts";
@@ -27,6 +28,8 @@ export interface LookupOptions extends SearchOptions {
 const JOIN_WITHIN_MS = 50;
 const SEARCH_TIMEOUT_MS = 5_000;
 const MAX_SEARCHES = 256;
+/** One for all: an AbortController makes a new error with a stack otherwise, for each look-up. */
+const NO_LONGER_WANTED = new SwarmError({ code: "SWARM_CLOSED", message: "nobody waits for the answer" });
 
 /** One walk through the swarm, watched by any number of look-ups; it ends early only when nobody watches any more. */
 interface SharedSearch {
@@ -159,7 +162,7 @@ export function createLookups(
       } finally {
         signal.removeEventListener("abort", onAbort);
         shared.watchers--;
-        if (shared.watchers === 0) shared.stop.abort();
+        if (shared.watchers === 0) shared.stop.abort(NO_LONGER_WANTED);
       }
     },
     [Symbol.dispose]() {

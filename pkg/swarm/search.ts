@@ -13,6 +13,8 @@ export interface SearchDeps {
   readonly policy: AddressPolicy;
   /** Where a search begins: the routing table, and other nodes that are known. */
   readonly contacts: () => Iterable<Contact>;
+  /** A node of the routing table: what is known of it there is taken over what others say. */
+  readonly contact?: (id: string) => Contact | undefined;
   /** Own id as binary string, never asked. */
   readonly selfId: string;
   /** Every node that an answer names, with addresses. */
@@ -159,21 +161,30 @@ export async function search(
       provided.add(provider.id);
       target.onProvider?.(provider, hops);
     }
-    for (const contact of readContacts(message.closerPeers.slice(0, MAX_CLOSER_PEERS), seen)) {
+    const news: Contact[] = [];
+    for (const contact of readContacts(message.closerPeers.slice(0, MAX_CLOSER_PEERS), seen, deps.contact)) {
       if (contact.endpoints.length === 0) continue;
       deps.onLearned?.(contact);
-      consider([contact], hops + 1);
+      news.push(contact);
     }
+    if (news.length > 0) consider(news, hops + 1);
   }
 
   /** One by one the peers of an answer that are not `known` yet, with the addresses that can be used from here. */
   function* readContacts(
     encodedPeers: readonly Uint8Array[],
     known: ReadonlySet<string>,
+    contactWith: (id: string) => Contact | undefined = () => undefined,
   ): Generator<Contact, void, undefined> {
     for (const encoded of encodedPeers) {
       const peer = decodePeer(encoded);
-      if (known.has(binaryString(peer.id))) continue;
+      const id = binaryString(peer.id);
+      if (known.has(id)) continue;
+      const contact = contactWith(id);
+      if (contact !== undefined && contact.endpoints.length > 0) {
+        yield contact;
+        continue;
+      }
       const endpoints: Endpoint[] = [];
       for (const address of peer.addresses) {
         const endpoint = parseEndpoint(address);

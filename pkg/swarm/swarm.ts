@@ -240,6 +240,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     client: channels,
     policy,
     contacts: known,
+    contact: (id: string) => host.contact(id),
     selfId: host.self.id,
     onLearned,
     onSilent,

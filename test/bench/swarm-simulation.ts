@@ -30,14 +30,17 @@ for (const nodes of values.nodes.split(",").map(Number)) {
     log: (line) => console.error(line),
   });
   console.log(
-    `\n| ${nodes} nodes | look-ups | success, % | hops mean / max | round trips p50 / p99 | messages, KB per node and hour |`,
+    `\n| ${nodes} nodes | look-ups | success, % | hops mean / max | round trips p50 / p99 | messages per node and hour: look-ups + upkeep | KB |`,
   );
-  console.log("|---|---|---|---|---|---|");
+  console.log("|---|---|---|---|---|---|---|");
   for (const phase of report.phases) {
     const success = (100 * (1 - phase.failures / phase.lookups)).toFixed(2);
     const { hops, roundTrips } = phase;
+    const { "look-ups": load, ...upkeep } = phase.messagesPerNodeAndHour;
+    const total = Object.values(upkeep).reduce((sum, count) => sum + count, 0);
+    const parts = Object.entries(upkeep).map(([kind, count]) => `${kind} ${count}`);
     console.log(
-      `| ${phase.phase} | ${phase.lookups} | ${success} | ${hops.mean} / ${hops.max} | ${roundTrips.p50} / ${roundTrips.p99} | ${phase.messagesPerNodeAndHour}, ${Math.round(phase.bytesPerNodeAndHour / 1000)} |`,
+      `| ${phase.phase} | ${phase.lookups} | ${success} | ${hops.mean} / ${hops.max} | ${roundTrips.p50} / ${roundTrips.p99} | ${load} + ${total} (${parts.join(", ")}) | ${Math.round(phase.bytesPerNodeAndHour / 1000)} |`,
     );
   }
   const { recordsPerNode: records } = report;

@@ -3,7 +3,12 @@ import { silentLogger } from "#log";
 import type { BootstrapPeer } from "../bootstrap/source.ts";
 import { openSwarm, type Swarm } from "../swarm.ts";
 import { installVirtualClock, seededRandom, type VirtualClock } from "./virtual-clock.ts";
-import { createVirtualNetwork, type VirtualNetwork } from "./virtual-network.ts";
+import {
+  createVirtualNetwork,
+  MESSAGE_KINDS,
+  type MessageKind,
+  type VirtualNetwork,
+} from "./virtual-network.ts";
 
 export interface SimulationOptions {
   readonly nodes: number;
@@ -31,7 +36,7 @@ export interface PhaseReport {
   readonly hops: { readonly mean: number; readonly max: number };
   /** Time to the first provider in round trips. */
   readonly roundTrips: { readonly p50: number; readonly p99: number };
-  readonly messagesPerNodeAndHour: number;
+  readonly messagesPerNodeAndHour: Readonly<Record<MessageKind, number>>;
   readonly bytesPerNodeAndHour: number;
 }
 
@@ -251,7 +256,7 @@ function createWorld(
     addNode,
     async runPhase(name, seconds, churnPerMinute = 0, groupOf) {
       const tally = newTally();
-      const before = { ...network.traffic };
+      const before = { ...network.traffic, messages: { ...network.traffic.messages } };
       for (let i = 0; i < seconds; i++) {
         await second(tally, (nodes.length * churnPerMinute) / 60, groupOf);
       }
@@ -262,7 +267,12 @@ function createWorld(
         failures: tally.failures,
         hops: { mean: mean(tally.hops), max: Math.max(0, ...tally.hops) },
         roundTrips: { p50: percentile(tally.roundTrips, 0.5), p99: percentile(tally.roundTrips, 0.99) },
-        messagesPerNodeAndHour: perNodeAndHour(network.traffic.messages - before.messages),
+        messagesPerNodeAndHour: Object.fromEntries(
+          MESSAGE_KINDS.map((kind) => [
+            kind,
+            perNodeAndHour(network.traffic.messages[kind] - before.messages[kind]),
+          ]),
+        ) as Record<MessageKind, number>,
         bytesPerNodeAndHour: perNodeAndHour(network.traffic.bytes - before.bytes),
       };
     },

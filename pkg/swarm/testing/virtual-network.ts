@@ -23,9 +23,13 @@ export interface VirtualNetwork {
   readonly traffic: Traffic;
 }
 
+/** What a message is about: look-ups, records and their renewal, who else there is, who is alive, the begin of a stream. */
+export const MESSAGE_KINDS = ["look-ups", "records", "nodes", "pings", "streams"] as const;
+export type MessageKind = (typeof MESSAGE_KINDS)[number];
+
 export interface Traffic {
   /** Writes to streams; one carries one question, one answer, or a batch of records. */
-  messages: number;
+  messages: Record<MessageKind, number>;
   /** Of these, with what yamux, Noise, TCP and IP add to each, and for each connection what its handshakes take. */
   bytes: number;
   connections: number;
@@ -72,7 +76,11 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
   const oneWayMs = options.roundTripMs / 2;
   const byAddress = new Map<string, VirtualHost>();
   const byId = new Map<string, VirtualHost>();
-  const traffic: Traffic = { messages: 0, bytes: 0, connections: 0 };
+  const traffic: Traffic = {
+    messages: { "look-ups": 0, records: 0, nodes: 0, pings: 0, streams: 0 },
+    bytes: 0,
+    connections: 0,
+  };
   let groupOf: ((ip: string) => number) | undefined;
   let identities = 0;
 
@@ -135,9 +143,9 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     const connection = await link(from, to);
     const other = connection.a === from ? connection.b : connection.a;
     const pong = Promise.withResolvers<void>();
-    count(32);
+    count("pings", 32);
     transmit(from, other, () => {
-      count(32);
+      count("pings", 32);
       transmit(other, from, () => pong.resolve());
     });
     const onAbort = (): void => pong.reject(signal.reason as Error);
@@ -146,8 +154,8 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     signal.removeEventListener("abort", onAbort);
   }
 
-  function count(bytes: number): void {
-    traffic.messages++;
+  function count(kind: MessageKind, bytes: number): void {
+    traffic.messages[kind]++;
     traffic.bytes += bytes + OVERHEAD_BYTES;
   }
 
@@ -161,7 +169,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     const far = new VirtualStream(other, connection);
     near.connect(far, { transmit, count });
     far.connect(near, { transmit, count });
-    count(30);
+    count("streams", 30);
     transmit(from, other, () =>
       other.options.serve(
         far as unknown as Stream,
@@ -369,7 +377,21 @@ function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Prom
 
 interface Wire {
   transmit(from: VirtualHost, to: VirtualHost, arrive: () => void): void;
-  count(bytes: number): void;
+  count(kind: MessageKind, bytes: number): void;
+}
+
+/** By the type in the first of the frames. */
+function kindOf(frames: Uint8Array): MessageKind {
+  let at = 0;
+  while (((frames[at] ?? 0) & 0x80) !== 0) at++; // the length
+  switch (frames[at + 2]) {
+    case MessageType.GET_PROVIDERS:
+      return "look-ups";
+    case MessageType.FIND_NODE:
+      return "nodes";
+    default:
+      return "records"; // ADD_PROVIDER, and the PING that asks whether it was read
+  }
 }
 
 type Listener = (event: { readonly data: Uint8Array }) => void;
@@ -407,7 +429,7 @@ class VirtualStream {
   send(bytes: Uint8Array): boolean {
     if (this.status !== "open" || this.isWriteClosed) throw new Error("stream is closed");
     const copy = Uint8Array.from(bytes);
-    this.wire?.count(copy.length);
+    this.wire?.count(kindOf(copy), copy.length);
     this.toFar((far) => far.receive(copy));
     return true;
   }
