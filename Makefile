@@ -29,7 +29,7 @@ generate: setup ## write generated files anew
 build: setup ## programs into dist/
 	@$(RUN) hack/build.ts
 
-image: setup ## OCI image layouts into dist/images/
+image: setup ## OCI image layouts of both architectures into dist/images/
 	@$(RUN) hack/image.ts
 
 test: setup ## every tier, or TIERS="static unit integration nodes interop chart cluster"
@@ -38,10 +38,12 @@ test: setup ## every tier, or TIERS="static unit integration nodes interop chart
 bench: build ## measure side by side with nginx
 	@$(RUN) test/bench/main.ts
 
-demo: image ## pull through the mirror on this machine
+demo: setup ## pull through the mirror on this machine
+	@$(RUN) hack/image.ts --arch=$(ARCH)
 	@$(RUN) test/demo/main.ts
 
-demo-nodes: image ## several containerds that share one image (root)
+demo-nodes: setup ## several containerds that share one image (root)
+	@$(RUN) hack/image.ts --arch=$(ARCH)
 	@$(RUN) --experimental-ffi test/demo/nodes.ts
 
 clean: ## remove dist/ and caches, keep node_modules/

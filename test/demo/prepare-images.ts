@@ -21,7 +21,7 @@ export async function prepareImages(
   const { progress, signal } = options;
   if (!(await exists(join(SPEGEL_LAYOUT, "index.json")))) {
     progress.note("dist/images/spegel is missing: building it");
-    await runScript("hack/image.ts", options);
+    await runScript("hack/image.ts", [`--arch=${process.arch}`], options);
   }
   const spegel = await readImageLayout(SPEGEL_LAYOUT, { signal });
   const large = await makeImage(
@@ -43,13 +43,14 @@ export async function prepareImages(
 
 async function runScript(
   script: string,
+  args: readonly string[],
   options: { readonly progress: Progress; readonly signal: AbortSignal },
 ): Promise<void> {
   const { progress, signal } = options;
   await using running = await startProcess({
     name: script,
     command: process.execPath,
-    args: ["--disable-warning=ExperimentalWarning", script],
+    args: ["--disable-warning=ExperimentalWarning", script, ...args],
     cwd: ROOT,
     ready: { kind: "spawned" },
     onLine: (line) => progress.note(line.text),
