@@ -50,6 +50,32 @@ describe("an identity", () => {
     );
   });
 
+  it("leaves the modes of a file and a folder that it finds as they are", async () => {
+    for (const [fileMode, folderMode] of [
+      [0o400, 0o700],
+      [0o640, 0o750],
+      [0o600, 0o755],
+    ] as const) {
+      await rm(path, { force: true });
+      await writeFile(path, OPENSSL_KEY);
+      await chmod(path, fileMode);
+      await chmod(directory, folderMode);
+      assert.equal(await idIn(directory), OPENSSL_PEER_ID);
+      assert.equal((await stat(path)).mode & 0o777, fileMode);
+      assert.equal((await stat(directory)).mode & 0o777, folderMode);
+    }
+    await writeFile(path, "damaged");
+    await chmod(directory, 0o700);
+    await idIn(directory);
+    assert.equal(
+      (await stat(path)).mode & 0o777,
+      0o600,
+      "a key that replaces another is for the owner alone",
+    );
+    assert.equal((await stat(join(directory, DAMAGED_IDENTITY_FILE))).mode & 0o777, 0o600);
+    assert.equal((await stat(directory)).mode & 0o777, 0o700);
+  });
+
   const other = (type: "rsa" | "x25519"): string =>
     (type === "rsa"
       ? generateKeyPairSync("rsa", { modulusLength: 2048 })

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createLogger } from "#log";
 import { eventually } from "#routing/testing";
+import { installVirtualClock, seededRandom } from "../testing/virtual-clock.ts";
 import { createJoining, type JoinDeps, type Joining } from "./join.ts";
 import type { BootstrapPeer, BootstrapSource } from "./source.ts";
 
@@ -201,5 +202,97 @@ describe("joining", () => {
     assert.equal(joining.isAlone, false);
     stop.abort();
     await running;
+  });
+});
+
+describe("the times of joining", () => {
+  const silent = createLogger({ level: "ERROR", sink: { write: () => {} } });
+
+  /** A node that notes when it asks, on a clock of its own. */
+  function start(peers: { count: number }, random: () => number) {
+    const askedAtMs: number[] = [];
+    const stop = new AbortController();
+    const joining = createJoining({
+      logger: silent,
+      sources: [
+        {
+          name: "noting",
+          async peers() {
+            askedAtMs.push(performance.now());
+            if (peers.count === 0) throw new Error("a wrong answer");
+            return [OTHER];
+          },
+        },
+      ],
+      isSelf: () => false,
+      peerCount: () => peers.count,
+      untilFewer: (_, { signal }) =>
+        new Promise((resolve) => signal.addEventListener("abort", () => resolve())),
+      connect: async () => {},
+      onJoined: () => {},
+      random,
+    });
+    const running = joining.run({ signal: stop.signal });
+    return {
+      askedAtMs,
+      waits: () => askedAtMs.slice(1).map((atMs, i) => atMs - (askedAtMs[i] as number)),
+      async end() {
+        stop.abort();
+        await running;
+      },
+    };
+  }
+
+  it("grow from 50 ms to 10 s while nobody is found, and never get out of hand, with chance in each", async () => {
+    using clock = installVirtualClock(seededRandom(1));
+    const node = start({ count: 0 }, seededRandom(2));
+    await clock.advance(3_600_000);
+    const waits = node.waits();
+    let longestMs = 50;
+    for (const waitMs of waits) {
+      assert.ok(
+        waitMs >= longestMs / 2 && waitMs <= longestMs,
+        `${waitMs} ms where ${longestMs} is the most`,
+      );
+      longestMs = Math.min(longestMs * 2, 10_000);
+    }
+    assert.ok(waits.length > 360, `${waits.length} times in an hour`);
+    assert.ok(new Set(waits.slice(-50)).size > 40, "the waits are all the same");
+    await node.end();
+  });
+
+  it("keep nodes out of step that began at the same instant", async () => {
+    using clock = installVirtualClock(seededRandom(3));
+    const nodes = Array.from({ length: 20 }, (_, i) => start({ count: 0 }, seededRandom(100 + i)));
+    await clock.advance(600_000);
+    const inOneSecond = new Map<number, number>();
+    for (const atMs of nodes.flatMap(({ askedAtMs }) => askedAtMs).filter((at) => at > 60_000)) {
+      const second = Math.floor(atMs / 1000);
+      inOneSecond.set(second, (inOneSecond.get(second) ?? 0) + 1);
+    }
+    assert.ok(Math.max(...inOneSecond.values()) < 10, "half of them ask in the same second");
+    for (const node of nodes) await node.end();
+  });
+
+  it("bring a node that was alone for an hour in within 10 s of somebody appearing", async () => {
+    using clock = installVirtualClock(seededRandom(4));
+    const peers = { count: 0 };
+    const node = start(peers, seededRandom(5));
+    await clock.advance(3_600_000);
+    const before = node.askedAtMs.length;
+    peers.count = 1; // from now on the source has an answer
+    await clock.advance(10_000);
+    assert.ok(node.askedAtMs.length > before);
+    await node.end();
+  });
+
+  it("are 2.5 to 5 minutes while the swarm is whole", async () => {
+    using clock = installVirtualClock(seededRandom(6));
+    const node = start({ count: 8 }, seededRandom(7));
+    await clock.advance(4 * 3_600_000);
+    const waits = node.waits();
+    assert.ok(waits.length >= 48 && waits.length <= 96, `${waits.length} times in four hours`);
+    for (const waitMs of waits) assert.ok(waitMs >= 150_000 && waitMs <= 300_000, `${waitMs} ms`);
+    await node.end();
   });
 });
