@@ -307,10 +307,14 @@ describe("the admission between a virtual garden and its runtime cluster", { tim
     await owner.create(SHOOTS, shoot("still-judged"), cancel);
   });
 
-  it("does not start without a certificate, and says so", async () => {
-    using _fault = runtime.faults.inject({ method: "GET", path: /\/secrets/ }, { status: 500 });
-    await assert.rejects(start(), /secrets/);
+  it("is registered only once it has a certificate", async () => {
+    const fault = runtime.faults.inject({ method: "GET", path: /\/secrets/ }, { status: 500 });
+    const starting = start([], 20);
+    await eventually(() => runtime.requests.some(({ path }) => path.includes("/secrets")) || undefined);
     assert.equal(configuration(), undefined);
+    fault[Symbol.dispose]();
+    await starting;
+    await eventually(configuration);
   });
 });
 
