@@ -97,7 +97,7 @@ caBundle: {inline: x}
 
   it("that cannot be read is an error with its name", async () => {
     await assert.rejects(overwriteImages(GIVEN, join(directory, "absent.yaml")), /absent\.yaml/);
-    assert.match((await problemsOf("images: ["))[0] ?? "", /^IMAGEVECTOR_OVERWRITE .*\.yaml/);
+    assert.match((await problemsOf("images: ["))[0] ?? "", /\.yaml: is not valid YAML or JSON/);
     assert.match((await problemsOf(`images: [] # ${"x".repeat(2 ** 20)}`))[0] ?? "", /larger/);
   });
 

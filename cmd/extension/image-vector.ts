@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFile } from "node:fs/promises";
-import { parse } from "yaml";
-import { ConfigError, type ConfigProblem } from "#config";
-import { errorMessage } from "#errors";
+import { ConfigError, type ConfigProblem, readDocument } from "#config";
 
 /** Names of our images in an image vector. */
 const NAMES = { nodeImage: "spegel", bootstrapperImage: "registry-spegel-bootstrapper" } as const;
@@ -24,7 +21,6 @@ interface ImageParts {
   readonly version?: string;
 }
 
-const MAX_FILE_BYTES = 1024 * 1024;
 /** Every node and every Shoot of a seed gets the same image, so an entry for some of them cannot be followed. */
 const SELECTORS = ["runtimeVersion", "targetVersion", "architectures"];
 
@@ -36,20 +32,7 @@ const SELECTORS = ["runtimeVersion", "targetVersion", "architectures"];
  * @throws ConfigError CONFIG_FILE_UNREADABLE; CONFIG_INVALID with the path of every wrong field
  */
 export async function overwriteImages(images: Images, file: string): Promise<Images> {
-  const fail = (message: string, cause?: unknown): ConfigError =>
-    new ConfigError({
-      code: "CONFIG_FILE_UNREADABLE",
-      problems: [{ path: `IMAGEVECTOR_OVERWRITE ${file}`, message }],
-      cause,
-    });
-  let document: unknown;
-  try {
-    const text = await readFile(file, "utf8");
-    if (text.length > MAX_FILE_BYTES) throw new Error(`is larger than ${MAX_FILE_BYTES} bytes`);
-    document = parse(text, { maxAliasCount: 0 });
-  } catch (error) {
-    throw fail(errorMessage(error).split("\n")[0] ?? "", error);
-  }
+  const document = await readDocument(file);
   const problems: ConfigProblem[] = [];
   const entries = readEntries(document, problems);
   const overwritten = Object.entries(NAMES).flatMap(([key, name]) => {

@@ -10,5 +10,6 @@ export { createDecoder } from "./decoder.ts";
 export { parseDuration } from "./duration.ts";
 export { ConfigError, type ConfigErrorCode, type ConfigProblem } from "./errors.ts";
 export { loadSettings, type Validate } from "./load-settings.ts";
+export { readDocument } from "./read-document.ts";
 export { createTypeValidator } from "./type-validator.ts";
 export { usage } from "./usage.ts";

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFile } from "node:fs/promises";
-import { errorMessage } from "#errors";
 import { parseEnvironment, parseFlags, type Settings } from "./command-line.ts";
 import { ConfigError, type ConfigProblem } from "./errors.ts";
-
-const MAX_FILE_BYTES = 1024 * 1024;
+import { readDocument } from "./read-document.ts";
 
 /** A validator compiled ahead of time. */
 export interface Validate {
@@ -52,26 +49,11 @@ function defaultsOf(settings: Settings): Record<string, unknown> {
 }
 
 async function readSettingsFile(path: string): Promise<Record<string, unknown>> {
-  const unreadable = (message: string, cause?: unknown): ConfigError =>
-    new ConfigError({ code: "CONFIG_FILE_UNREADABLE", problems: [{ path, message }], cause });
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    throw unreadable("cannot be read", error);
-  }
-  if (text.length > MAX_FILE_BYTES) throw unreadable(`is larger than ${MAX_FILE_BYTES} bytes`);
-  // Loaded only when a file is given: it costs memory that the daemon does not have to spare.
-  const { parse } = await import("yaml");
-  let document: unknown;
-  try {
-    document = parse(text, { maxAliasCount: 0 });
-  } catch (error) {
-    throw unreadable(`is not valid YAML or JSON (${errorMessage(error).split("\n")[0]})`, error);
-  }
+  const document = await readDocument(path);
   if (document === null || document === undefined) return {};
-  if (typeof document !== "object" || Array.isArray(document)) throw unreadable("is not a YAML mapping");
-  return document as Record<string, unknown>;
+  if (typeof document === "object" && !Array.isArray(document)) return document as Record<string, unknown>;
+  const problem = { path, message: "is not a YAML mapping" };
+  throw new ConfigError({ code: "CONFIG_FILE_UNREADABLE", problems: [problem] });
 }
 
 function describe(
