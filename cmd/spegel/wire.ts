@@ -236,6 +236,8 @@ function bootstrapSource(configuration: RegistryConfiguration, log: Logger): Boo
           url: required("--http-bootstrap-url", url),
           certificateDirectory: configuration.httpBootstrapCertDir,
           defaultPort,
+          // Peers are always dialled directly.
+          proxyEnvironment: process.env,
         },
       );
     }

@@ -501,6 +501,35 @@ describe("mutateOSC", () => {
     assert.deepEqual(await patchOf(doubled), ["replace /spec/files"]);
   });
 
+  it("gives a pool that is updated in place the same, and leaves its updates alone", async () => {
+    const inPlaceUpdates = {
+      operatingSystemVersion: "1877.4",
+      kubeletVersion: "1.35.1",
+      credentialsRotation: { certificateAuthorities: { lastInitiationTime: "2026-11-20T10:00:00Z" } },
+    };
+    // Its name has no hash: the object outlives versions and rotations.
+    const pool = {
+      ...RECONCILE,
+      metadata: { ...RECONCILE.metadata, name: "gardener-node-agent-pool-original" },
+      spec: { ...RECONCILE.spec, inPlaceUpdates },
+    };
+    const changed = (await mutate(pool)) as typeof pool;
+    assert.deepEqual(changed.spec.inPlaceUpdates, inPlaceUpdates);
+    const { inPlaceUpdates: _, ...spec } = changed.spec;
+    assert.deepEqual(spec, ((await mutate(RECONCILE)) as typeof pool).spec);
+    // Nodes stay when authorities rotate: new files have to reach the daemon by themselves.
+    const rotated = addSpegel(changed, {
+      ...NODE,
+      clientSecretName: "client-2",
+      caBundleSecretName: "bundle-2",
+    });
+    const files = rotated.spec.files?.filter(({ content }) => /-2$/.test(content.secretRef?.name ?? ""));
+    assert.deepEqual(
+      files?.map(({ path }) => unitOf(rotated, "spegel.service").filePaths?.includes(path)),
+      [true, true, true],
+    );
+  });
+
   it("takes the image from the status, so that it changes with the Extension and not with the webhook", async () => {
     const image = "registry.example/spegel@sha256:4567";
     const context = { ...CONTEXT, extension: { status: { providerStatus: { ...STATUS, image } } } };

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type RequestListener, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
-import { type AddressInfo, createServer as createTcpServer } from "node:net";
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -41,7 +41,12 @@ const serving = (listener: RequestListener): Promise<Rig> => listen(createServer
 
 function get(
   url: string,
-  settings: { certificateDirectory?: string; warnings?: string[]; signal?: AbortSignal } = {},
+  settings: {
+    certificateDirectory?: string;
+    warnings?: string[];
+    signal?: AbortSignal;
+    proxyEnvironment?: Record<string, string>;
+  } = {},
 ): Promise<BootstrapPeer[]> {
   const logger = createLogger({
     level: "WARN",
@@ -49,7 +54,12 @@ function get(
   });
   const source = createHttpBootstrap(
     { logger },
-    { url, certificateDirectory: settings.certificateDirectory, defaultPort: 5001 },
+    {
+      url,
+      certificateDirectory: settings.certificateDirectory,
+      defaultPort: 5001,
+      ...(settings.proxyEnvironment && { proxyEnvironment: settings.proxyEnvironment }),
+    },
   );
   return source.peers({ signal: settings.signal ?? signal });
 }
@@ -269,6 +279,57 @@ describe("HTTP bootstrap with certificates", () => {
       await assert.rejects(get(url, { certificateDirectory: await directory(files) }), isFailed);
     }
     await assert.rejects(get(url), isFailed, "the system's authorities do not know it");
+  });
+
+  it("goes through the proxy of the environment, which passes the connection on as it is", async () => {
+    await using rig = await tlsServer();
+    const url = `https://127.0.0.1:${rig.port}/`;
+    const asked: string[] = [];
+    const server = createServer((request, response) => {
+      asked.push(`${request.method} ${request.url}`);
+      response.end('[{"Addrs":["/ip4/10.0.0.2"]}]');
+    });
+    const tunnels = new Set<Socket>();
+    server.on("connect", ({ url: target }, client: Socket) => {
+      asked.push(`CONNECT ${target}`);
+      const upstream = connect(rig.port, "127.0.0.1", () => {
+        client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+        upstream.pipe(client).pipe(upstream);
+      });
+      for (const socket of [client, upstream]) {
+        tunnels.add(socket);
+        socket.on("error", () => {});
+      }
+    });
+    await using proxy = await listen(server);
+    const proxyEnvironment = { HTTPS_PROXY: `http://127.0.0.1:${proxy.port}` };
+    const certificateDirectory = await directory(MEMBER);
+    assert.equal((await get(url, { certificateDirectory, proxyEnvironment })).length, 1);
+    assert.deepEqual(asked, [`CONNECT 127.0.0.1:${rig.port}`]);
+    const exempt = { ...proxyEnvironment, NO_PROXY: "127.0.0.1" };
+    assert.equal((await get(url, { certificateDirectory, proxyEnvironment: exempt })).length, 1);
+    const plain = { HTTP_PROXY: `http://127.0.0.1:${proxy.port}` };
+    assert.equal((await get("http://bootstrap.example/nodes", { proxyEnvironment: plain })).length, 1);
+    assert.deepEqual(asked.slice(1), ["GET http://bootstrap.example/nodes"], "none for the exempt host");
+    await assert.rejects(
+      get(url, { certificateDirectory: await directory({ "ca.crt": "ca.crt" }), proxyEnvironment }),
+      isFailed,
+      "the server still wants a certificate",
+    );
+    for (const socket of tunnels) socket.destroy();
+  });
+
+  it("fails when the proxy refuses or is not there", async () => {
+    await using rig = await tlsServer();
+    const server = createServer();
+    server.on("connect", (_, client: Socket) => client.end("HTTP/1.1 403 Forbidden\r\n\r\n"));
+    await using proxy = await listen(server);
+    const certificateDirectory = await directory(MEMBER);
+    for (const port of [proxy.port, 1]) {
+      const proxyEnvironment = { HTTPS_PROXY: `http://127.0.0.1:${port}` };
+      const asking = get(`https://127.0.0.1:${rig.port}/`, { certificateDirectory, proxyEnvironment });
+      await assert.rejects(asking, isFailed);
+    }
   });
 
   it("needs no certificate of its own where none is wanted", async () => {

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFile } from "node:fs/promises";
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from "node:http";
-import { request as httpsRequest } from "node:https";
+import {
+  type ClientRequest,
+  Agent as HttpAgent,
+  request as httpRequest,
+  type IncomingMessage,
+} from "node:http";
+import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
 import { join } from "node:path";
 import type { SecureContextOptions } from "node:tls";
 import { systemErrorCode } from "#errors";
@@ -27,6 +32,8 @@ export interface HttpBootstrapOptions {
   /** Folder with `ca.crt`, `tls.crt` and `tls.key`. Each is optional, but certificate and key come together. */
   readonly certificateDirectory: string | undefined;
   readonly defaultPort: number;
+  /** Environment with HTTPS_PROXY, HTTP_PROXY and NO_PROXY; without it there is no proxy. */
+  readonly proxyEnvironment?: Readonly<Record<string, string | undefined>>;
 }
 
 /**
@@ -46,7 +53,11 @@ export function createHttpBootstrap(
       try {
         const credentials =
           url.protocol === "https:" ? await readCredentials(options.certificateDirectory, signal) : {};
-        return readPeers(deps.logger, await get(url, credentials, signal), options.defaultPort);
+        return readPeers(
+          deps.logger,
+          await get(url, { credentials, proxyEnv: options.proxyEnvironment ?? {} }, signal),
+          options.defaultPort,
+        );
       } catch (cause) {
         throw new SwarmError({
           code: "SWARM_BOOTSTRAP_FAILED",
@@ -108,12 +119,24 @@ async function readOptional(path: string, signal: AbortSignal): Promise<Buffer |
   }
 }
 
-async function get(url: URL, credentials: SecureContextOptions, signal: AbortSignal): Promise<string> {
+interface Way {
+  readonly credentials: SecureContextOptions;
+  readonly proxyEnv: Readonly<Record<string, string | undefined>>;
+}
+
+/** A proxy only passes the TLS connection on: it sees the name of the server, and no certificate of ours. */
+async function get(url: URL, { credentials, proxyEnv }: Way, signal: AbortSignal): Promise<string> {
   const headers = { accept: "application/json" };
   const request: ClientRequest =
     url.protocol === "https:"
-      ? httpsRequest(url, { ...credentials, minVersion: "TLSv1.2", agent: false, headers, signal })
-      : httpRequest(url, { agent: false, headers, signal });
+      ? httpsRequest(url, {
+          ...credentials,
+          minVersion: "TLSv1.2",
+          agent: new HttpsAgent({ proxyEnv }),
+          headers,
+          signal,
+        })
+      : httpRequest(url, { agent: new HttpAgent({ proxyEnv }), headers, signal });
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     request.once("response", resolve);
     request.on("error", reject); // stays: a connection may break after the response began
