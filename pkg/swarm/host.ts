@@ -14,6 +14,7 @@ import { type Contact, contactOf } from "./contact.ts";
 import { SwarmError } from "./errors.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./ip-address.ts";
 import { joinWrites, sparseWindowUpdates } from "./lean-connection.ts";
+import { type LivenessOptions, watchLiveness } from "./liveness.ts";
 
 /** Spegel's DHT: the prefix `/spegel` and the protocol of libp2p's Kademlia. */
 const KAD_PROTOCOL = "/spegel/kad/1.0.0";
@@ -62,6 +63,8 @@ export interface HostOptions {
   readonly events: HostEvents;
   /** All connections. Default 500: a table of 20-node buckets rarely holds more, further ones are closed, least useful first. */
   readonly maxConnections?: number;
+  /** Default 30 s and 15 s. */
+  readonly liveness?: LivenessOptions;
 }
 
 const MAX_CONNECTIONS = 500;
@@ -78,8 +81,8 @@ const DIAL_TIMEOUT_MS = 5_000;
  * nodes may be gone without a word before a dial to a living one has to wait.
  */
 const MAX_PARALLEL_DIALS = 24;
-/** A ping without an answer for this long ends the connection. Short limits make a busy swarm fall apart. */
-const MONITOR_TIMEOUT_MS = 15_000;
+/** How soon a node is missed that is gone without a word; one that a look-up meets is found sooner, by `verify`. */
+const LIVENESS = { intervalMs: 30_000, timeoutMs: 15_000 } as const;
 /** kad-dht offers a connected node to the table once; on a busy machine its ping may come too late. Then it is offered again, after 1, 2, 4, ... seconds. */
 const OFFER_INTERVAL_MS = 1_000;
 
@@ -102,12 +105,15 @@ export async function openHost(options: HostOptions): Promise<Host> {
     // another 9 MB of memory for its X.509 code.
     connectionEncrypters: [joinWrites(noise())],
     streamMuxers: [
-      sparseWindowUpdates(
-        yamux({
-          maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
-          maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
-          enableKeepAlive: false, // it acts on nothing; the connection monitor below does
-        }),
+      watchLiveness(
+        sparseWindowUpdates(
+          yamux({
+            maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
+            maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
+            enableKeepAlive: false, // it asks, but nothing follows from a missing answer
+          }),
+        ),
+        options.liveness ?? LIVENESS,
       ),
     ],
     connectionManager: {
@@ -121,8 +127,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
       addressDialTimeout: 2_000,
       inboundUpgradeTimeout: DIAL_TIMEOUT_MS,
     },
-    // Finds nodes that are gone without a word; one that a look-up meets is found sooner, by `verify`.
-    connectionMonitor: { pingInterval: 30_000, pingTimeout: { minTimeout: MONITOR_TIMEOUT_MS } },
+    connectionMonitor: { enabled: false }, // see watchLiveness
     connectionGater: {
       denyDialMultiaddr: (address) => !mayDial(policy, address),
       filterMultiaddrForPeer: (peer, address) => peer.equals(self.peerId) || mayDial(policy, address),

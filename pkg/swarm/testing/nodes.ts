@@ -4,7 +4,7 @@ import type { Connection, Stream } from "@libp2p/interface";
 import { silentLogger } from "#log";
 import type { Peer } from "#routing";
 import { createAddressPolicy, parseRouterAddress } from "../address-policy.ts";
-import { type Host, openHost } from "../host.ts";
+import { type Host, type HostEvents, openHost } from "../host.ts";
 import { openIdentity } from "../identity.ts";
 import {
   type BootstrapSource,
@@ -14,6 +14,7 @@ import {
   type SwarmOptions,
   silentSwarmMetrics,
 } from "../index.ts";
+import type { LivenessOptions } from "../liveness.ts";
 
 /** Ends a test file that hangs; individual tests have no limits of their own. */
 export const testSignal = AbortSignal.timeout(180_000);
@@ -46,6 +47,7 @@ export async function find(node: Swarm, key: string, count = 10): Promise<Peer[]
 export async function openBareHost(
   ip: string,
   serve: (stream: Stream, connection: Connection) => void = () => {},
+  options: { readonly liveness?: LivenessOptions; readonly events?: Partial<HostEvents> } = {},
 ): Promise<Host> {
   const listen = parseRouterAddress(`${ip}:0`);
   return openHost({
@@ -56,6 +58,13 @@ export async function openBareHost(
     listen,
     policy: createAddressPolicy({ interfaces: networkInterfaces, now: () => performance.now() }, listen),
     serve,
-    events: { joined: () => {}, left: () => {}, connected: () => {}, disconnected: () => {} },
+    events: {
+      joined: () => {},
+      left: () => {},
+      connected: () => {},
+      disconnected: () => {},
+      ...options.events,
+    },
+    ...(options.liveness === undefined ? {} : { liveness: options.liveness }),
   });
 }

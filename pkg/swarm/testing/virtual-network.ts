@@ -54,12 +54,15 @@ const PING_AGAIN_MS = 600_000;
 const PING_TIMEOUT_MS = 3_000;
 /** As kad-dht: the own neighbourhood and the prefixes are looked at again. */
 const REFRESH_INTERVAL_MS = 300_000;
-const MONITOR_INTERVAL_MS = 30_000;
+const LIVENESS_INTERVAL_MS = 30_000;
+const LIVENESS_TIMEOUT_MS = 15_000;
 
 interface Link {
   readonly a: VirtualHost;
   readonly b: VirtualHost;
   readonly streams: Set<VirtualStream>;
+  /** When anything arrived over it last, on either side. */
+  heardAtMs: number;
 }
 
 interface VirtualHost {
@@ -92,7 +95,10 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
   /** Something on its way to a node: it arrives, or nobody hears of it again. */
   function transmit(from: VirtualHost, to: VirtualHost, arrive: () => void): void {
     clock.after(oneWayMs, () => {
-      if (canReach(from, to)) arrive();
+      if (!canReach(from, to)) return;
+      const open = from.links.get(to);
+      if (open !== undefined) open.heardAtMs = clock.now();
+      arrive();
     });
   }
 
@@ -111,7 +117,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     const meanwhile = from.links.get(to);
     if (meanwhile !== undefined) return meanwhile;
     if (!canReach(from, to)) throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "dial broke" });
-    const made: Link = { a: from, b: to, streams: new Set() };
+    const made: Link = { a: from, b: to, streams: new Set(), heardAtMs: clock.now() };
     from.links.set(to, made);
     to.links.set(from, made);
     traffic.connections++;
@@ -236,16 +242,19 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     }
     timers.push(setInterval(() => void refresh(), REFRESH_INTERVAL_MS * (0.9 + Math.random() / 5)));
     timers.push(
-      setInterval(() => {
-        for (const each of [...host.links.values()]) void monitor(each);
-      }, MONITOR_INTERVAL_MS),
+      setInterval(
+        () => {
+          for (const each of [...host.links.values()]) void watch(each);
+        },
+        LIVENESS_INTERVAL_MS * (0.8 + 0.4 * Math.random()),
+      ),
     );
 
-    /** As libp2p's connection monitor: a connection whose ping has no answer is closed. */
-    async function monitor(each: Link): Promise<void> {
+    /** As `watchLiveness`: a connection that stays silent is ended. */
+    async function watch(each: Link): Promise<void> {
       const other = each.a === host ? each.b : each.a;
-      if (host.links.get(other) !== each) return;
-      await ping(host, other, AbortSignal.timeout(10_000)).catch(() => unlink(each, host));
+      if (host.links.get(other) !== each || clock.now() - each.heardAtMs < LIVENESS_INTERVAL_MS) return;
+      await ping(host, other, AbortSignal.timeout(LIVENESS_TIMEOUT_MS)).catch(() => unlink(each, host));
     }
 
     byAddress.set(`${endpoint.ip}:${endpoint.port}`, host);
