@@ -567,3 +567,28 @@ describe("the example for gardener-operator", () => {
     assert.ok(bootstrapperImage.includes(BOOTSTRAPPER_NAME));
   });
 });
+
+describe("the example without gardener-operator", () => {
+  const read = (file: string): KubernetesObject[] =>
+    parseObjects(readFileSync(join(ROOT, "example", file), "utf8"));
+  const [deployment, registration, ...others] = read("controller-registration.yaml");
+
+  it("registers what gardener-operator makes of its example", () => {
+    assert.deepEqual(others, []);
+    assert.deepEqual(
+      [deployment, registration].map((each) => `${each?.apiVersion} ${each?.kind}`),
+      ["core.gardener.cloud/v1 ControllerDeployment", "core.gardener.cloud/v1beta1 ControllerRegistration"],
+    );
+    const [operator] = read("operator-extension.yaml");
+    const { helm: chart, values } = valueAt<{ helm: object; values: object }>(
+      operator,
+      "spec.deployment.extension",
+    );
+    assert.deepEqual(valueAt(deployment, "helm"), { ...chart, values });
+    assert.deepEqual(valueAt(registration, "spec.resources"), valueAt(operator, "spec.resources"));
+    assert.deepEqual(valueAt(registration, "spec.deployment.deploymentRefs"), [
+      { name: deployment?.metadata.name },
+    ]);
+    assert.deepEqual(registration?.metadata.annotations, operator?.metadata.annotations);
+  });
+});
