@@ -71,12 +71,12 @@ describe("a root file system with glibc alone", () => {
   it("serves images with it", async () => {
     const program = await install("opt/serving", { isWhole: true });
     const layout = await makeImage(
-      join(root, "images"),
+      join(root, "opt/images"),
       { seed: "bare", layerSizesBytes: [2 * 1024 * 1024] },
       { signal },
     );
     const [command, args] = inside(
-      ...[program, "registry", "--store=oci-layout:/images", "--bootstrap-kind=static"],
+      ...[program, "registry", "--store=oci-layout:/opt/images", "--bootstrap-kind=static"],
       ...["--registry-addr=127.0.0.1:0", "--router-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0"],
     );
     await using running = await startProcess({
