@@ -83,6 +83,19 @@ describe("beside the webhook of registry-cache, ours", { timeout: 200_000 }, () 
     });
   }
 
+  it("leaves the entry to a configuration that sorts later and replaces it again when it is reinvoked", async () => {
+    const order = {
+      configurationName: "gardener-extension-shoot-cache",
+      reinvocationPolicy: "IfNeeded",
+    } as const;
+    await using _cache = await startRegistryCache(landscape.seed.admin, order);
+    const osc = await writeOnceCached("last-word");
+    assert.deepEqual(validateOSC(osc), []);
+    // Each is called twice and the other one last: pulls of this upstream work, without the mirror.
+    assert.deepEqual(hostsOf(osc), { _default: [LOCAL], [CACHED_UPSTREAM]: [CACHE_HOST] });
+    assert.deepEqual((await landscape.gardenlet.writeOSC(namespace, { pool: "last-word" })).spec, osc.spec);
+  });
+
   it("loses nothing of what registry-cache wants when it is the one that goes", async () => {
     const order = {
       configurationName: "gardener-extension-registry-cache",

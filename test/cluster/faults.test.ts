@@ -2,13 +2,15 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { sleep } from "#async";
-import { BOOTSTRAPPER_NAME, EXTENSION_NAME } from "#extension";
+import { BOOTSTRAPPER_NAME, EXTENSION_NAME, SEED_RESOURCE_NAME } from "#extension";
 import { validateOSC } from "#kit/node-agent";
 import { LEASES } from "#kube";
 import type { FrontRequest, Passage } from "../kit/kube-parts/index.ts";
 import { type Landscape, startLandscape } from "./landscape.ts";
 import { type Installation, installExtension } from "./run-extension.ts";
 
+/** At least as many as the extension writes for a new Shoot. */
+const MAX_CREATION_WRITES = 16;
 const LEASE = `${EXTENSION_NAME}-leader-election`;
 const isOurs = ({ userAgent }: FrontRequest): boolean => userAgent.startsWith(EXTENSION_NAME);
 const isWrite = ({ method }: FrontRequest): boolean => method !== "GET";
@@ -203,6 +205,114 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
     await gardenlet.awaitReady(namespace); // once the other one's Lease has expired
     assert.notEqual(await holder(installation), "another");
     await gardenlet.deleteExtension(namespace);
+  });
+
+  it("waits for an API server that is away for longer than its Lease lives, and then goes on", async () => {
+    const { gardenlet, seed } = landscape;
+    await using installation = await installExtension(landscape);
+    const timing = { lease: { leaseDurationMs: 2000, renewDeadlineMs: 1000, retryPeriodMs: 100 } };
+    const first = await installation.open(["--leader-election=true"], timing);
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    await gardenlet.awaitReady(namespace);
+    seed.front.gate = (request) => (isOurs(request) ? "refuse" : "pass");
+    try {
+      await assert.rejects(first.finished, { code: "KUBE_LEADERSHIP_LOST" });
+      await first[Symbol.asyncDispose]();
+      // kubelet starts it again and again meanwhile: it is there, not ready, and tries.
+      const starting = installation.open(["--leader-election=true"], timing);
+      await gardenlet.deploy(namespace);
+      const refusedCount = seed.front.requests.length;
+      while (!seed.front.requests.slice(refusedCount).some(isOurs)) await sleep(20, landscape);
+      assert.equal(installation.service.readyCount, 0);
+      seed.front.gate = undefined;
+      await using _second = await starting;
+      await gardenlet.awaitReady(namespace);
+      await webhookAnswers(namespace, "after");
+      await gardenlet.deleteExtension(namespace);
+    } finally {
+      seed.front.gate = undefined;
+    }
+  });
+
+  it("says which object never becomes healthy and why, and succeeds when it does", async () => {
+    const { gardenlet, resourceManager } = landscape;
+    await using installation = await installExtension(landscape);
+    await using _replica = await installation.open([], { healthTimeoutMs: 500 });
+    const namespace = await gardenlet.addShoot();
+    resourceManager.unhealthy.set(
+      SEED_RESOURCE_NAME,
+      "Deployment registry-spegel-bootstrapper: no pod is ready",
+    );
+    try {
+      await gardenlet.enable(namespace);
+      const { status } = await gardenlet.awaitExtension(namespace, (each) =>
+        /no pod is ready/.test(each.status?.lastError?.description ?? ""),
+      );
+      assert.match(
+        status?.lastError?.description ?? "",
+        /ManagedResource .*extension-registry-spegel .*ResourcesHealthy is False: Deployment registry-spegel-bootstrapper/,
+      );
+      assert.equal(status?.providerStatus, undefined, "no node is sent to it");
+      await assert.rejects(gardenlet.writeOSC(namespace), /no providerStatus yet/);
+    } finally {
+      resourceManager.unhealthy.clear();
+      await resourceManager.resync();
+    }
+    await gardenlet.awaitReady(namespace);
+    await gardenlet.deleteExtension(namespace);
+  });
+
+  it("leaves nothing of a Shoot that is deleted at any write of its creation", async (t) => {
+    const { gardenlet, seed, resourceManager } = landscape;
+    await using installation = await installExtension(landscape);
+    await using _replica = await installation.open();
+    const writes = new Map<string, number>();
+    const deletions = new Map<string, Promise<void>>();
+    const at = new Map<string, number>();
+    seed.front.gate = (request) => {
+      const namespace = /\/(shoot--[^/]+)\//.exec(request.path)?.[1];
+      const stopAt = at.get(namespace ?? "");
+      if (namespace === undefined || stopAt === undefined || !isOurs(request) || !isWrite(request))
+        return "pass";
+      const count = (writes.get(namespace) ?? 0) + 1;
+      writes.set(namespace, count);
+      if (count === stopAt) deletions.set(namespace, gardenlet.deleteExtension(namespace));
+      return "pass";
+    };
+    try {
+      await Promise.all(
+        Array.from({ length: MAX_CREATION_WRITES }, async (_, index) => {
+          const namespace = await gardenlet.addShoot();
+          at.set(namespace, index + 1);
+          await gardenlet.enable(namespace);
+          while (!deletions.has(namespace)) {
+            const extension = await gardenlet.extension(namespace);
+            // More writes than a creation has.
+            if (extension?.status?.lastOperation?.state === "Succeeded" && !deletions.has(namespace)) break;
+            await sleep(20, landscape);
+          }
+          await (deletions.get(namespace) ?? gardenlet.deleteExtension(namespace));
+          await resourceManager.collectGarbage(namespace);
+          for (const [apiVersion, kind] of [
+            ["v1", "Secret"],
+            ["resources.gardener.cloud/v1alpha1", "ManagedResource"],
+            ["apps/v1", "Deployment"],
+            ["v1", "Service"],
+          ] as const) {
+            assert.deepEqual(
+              await seed.admin.list(apiVersion, kind, namespace),
+              [],
+              `${kind}, write ${index + 1}`,
+            );
+          }
+        }),
+      );
+    } finally {
+      seed.front.gate = undefined;
+    }
+    t.diagnostic(`${deletions.size} points of deletion`);
+    assert.ok(deletions.size >= 10);
   });
 
   for (const skewMs of [-60_000, 60_000]) {

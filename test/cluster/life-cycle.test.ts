@@ -4,7 +4,10 @@ import { after, before, describe, it } from "node:test";
 import type { Extension, OperatingSystemConfig } from "#api/gardener";
 import {
   BOOTSTRAPPER_NAME,
+  CLUSTERS,
   EXTENSION_NAME,
+  EXTENSION_TYPE,
+  EXTENSIONS,
   FINALIZER,
   SEED_RESOURCE_NAME,
   SHOOT_ACCESS_SECRET_NAME,
@@ -217,6 +220,29 @@ function scenarios(customResources: CustomResources): void {
     assert.deepEqual(namesOf(await snapshot(namespace)), untouched);
   });
 
+  it("answers for nodes without a request to the API server", async () => {
+    const { gardenlet, seed } = landscape;
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    await gardenlet.awaitReady(namespace);
+    const asked = (): string[] =>
+      seed.front.requests
+        .filter(
+          ({ userAgent, path, isWatch }) =>
+            userAgent.startsWith(EXTENSION_NAME) && path.includes(namespace) && !isWatch,
+        )
+        .map(({ method, path }) => `${method} ${path}`);
+    // Until the caches of the webhook hold what was just made.
+    do {
+      seed.front.clearRequests();
+      await gardenlet.writeOSC(namespace);
+    } while (asked().length > 0);
+    const pools = Array.from({ length: 50 }, (_, index) => `pool-${index}`);
+    const written = await Promise.all(pools.map((pool) => gardenlet.writeOSC(namespace, { pool })));
+    for (const osc of written) assert.ok(unitNames(osc).includes("spegel.service"));
+    assert.deepEqual(asked(), []);
+  });
+
   it("is gone before the Shoot is, and does not touch the nodes of a Shoot that goes", async () => {
     const { gardenlet } = landscape;
     const namespace = await gardenlet.addShoot();
@@ -380,6 +406,29 @@ function scenarios(customResources: CustomResources): void {
   // What follows writes no other objects than those above.
   if (customResources !== "own") return;
 
+  it("says what is wrong with any providerConfig that it cannot use", async () => {
+    const { gardenlet } = landscape;
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace, { ...CONFIG, kind: "Config" });
+    for (const [change, says] of [
+      [{ kind: "Config" }, /providerConfig\.kind/],
+      [{ apiVersion: "spegel.extensions.gardener.cloud/v2" }, /providerConfig\.apiVersion/],
+      [{ registryPort: "5000" }, /providerConfig\.registryPort/],
+      [{ routerPort: 70_000 }, /providerConfig\.routerPort/],
+      [{ registryPort: 5001 }, /5001/],
+      [{ registryPort: [] }, /providerConfig\.registryPort/],
+    ] as const) {
+      await gardenlet.deploy(namespace, "reconcile", { ...CONFIG, ...change });
+      const { status } = await gardenlet.awaitExtension(namespace, (extension) =>
+        says.test(extension.status?.lastError?.description ?? ""),
+      );
+      assert.deepEqual(status?.lastError?.codes, ["ERR_CONFIGURATION_PROBLEM"]);
+      assert.equal(status?.lastOperation?.state, "Error");
+    }
+    await gardenlet.deploy(namespace);
+    assert.deepEqual((await gardenlet.awaitReady(namespace)).status?.lastError, undefined);
+  });
+
   it("says what is wrong with a Cluster, and goes on once it is right", async () => {
     const { gardenlet } = landscape;
     const namespace = await gardenlet.addShoot(({ spec }) => {
@@ -391,6 +440,64 @@ function scenarios(customResources: CustomResources): void {
     await gardenlet.syncCluster(namespace);
     await gardenlet.deploy(namespace);
     await gardenlet.awaitReady(namespace);
+    await gardenlet.client.delete(CLUSTERS, { name: namespace }, landscape);
+    await gardenlet.deploy(namespace);
+    const lost = await gardenlet.awaitExtension(namespace, ({ status }) => status?.lastError !== undefined);
+    assert.match(lost.status?.lastError?.description ?? "", /namespace .* has no Cluster/);
+  });
+
+  it("takes a Cluster without a seed for a Shoot that hosts itself", async () => {
+    const { gardenlet } = landscape;
+    const namespace = await gardenlet.addShoot(({ spec }) => void delete spec.seed);
+    await gardenlet.enable(namespace);
+    const { status } = await gardenlet.awaitReady(namespace);
+    assert.match(status?.lastOperation?.description ?? "", /the Shoot is self-hosted/);
+    assert.deepEqual(namesOf(await snapshot(namespace)), []);
+  });
+
+  it("makes Secrets again that somebody deleted, and its status names the new ones", async () => {
+    const { gardenlet, seed } = landscape;
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    const before = statusOf(await gardenlet.awaitReady(namespace));
+    for (const secret of await seed.admin.list("v1", "Secret", namespace)) await seed.admin.delete(secret);
+    await gardenlet.deploy(namespace);
+    const after = statusOf(await gardenlet.awaitReady(namespace));
+    assert.notEqual(after["clientSecretName"], before["clientSecretName"]);
+    const read = async (name: string | undefined, key: string): Promise<string> =>
+      String((await gardenlet.secretData(namespace, name ?? ""))?.[key]);
+    const authorities = parseCertificates(await read(after["caBundleSecretName"], "bundle.crt"));
+    const client = parseCertificate(await read(after["clientSecretName"], "tls.crt"));
+    assert.ok(isIssuedBy(client, authorities, Date.now()));
+    assert.match(
+      JSON.stringify(await gardenlet.writeOSC(namespace)),
+      new RegExp(`${after["clientSecretName"]}`),
+    );
+    assert.deepEqual(await landscape.resourceManager.collectGarbage(namespace), []);
+  });
+
+  it("starts from whatever a status is left with, and lets no node have half of one", async () => {
+    const { gardenlet } = landscape;
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    const whole = statusOf(await gardenlet.awaitReady(namespace));
+    const halves: readonly (readonly [status: object, says: RegExp])[] = [
+      [{ providerStatus: null }, /no providerStatus yet/],
+      [{ providerStatus: { bootstrapURL: null } }, /must have required property 'bootstrapURL'/],
+      [{ providerStatus: { clientSecretName: null } }, /must have required property 'clientSecretName'/],
+      [{ providerStatus: { registryPort: 5001 } }, /two of its ports are equal/],
+    ];
+    const name = { namespace, name: EXTENSION_TYPE };
+    const write = (status: object): Promise<Extension> =>
+      gardenlet.client.mergePatchStatus(EXTENSIONS, name, { status }, landscape);
+    for (const [status, says] of halves) {
+      await write({ ...status, observedGeneration: null });
+      await assert.rejects(gardenlet.writeOSC(namespace), says);
+      await write({ lastOperation: null });
+      await gardenlet.deploy(namespace);
+      assert.deepEqual(statusOf(await gardenlet.awaitReady(namespace)), whole);
+      assert.ok(unitNames(await gardenlet.writeOSC(namespace)).includes("spegel.service"));
+    }
   });
 
   it("says which deployed object is not healthy, and succeeds when it is", async () => {
@@ -446,6 +553,23 @@ function scenarios(customResources: CustomResources): void {
     const access = await gardenlet.secretData(namespace, SHOOT_ACCESS_SECRET_NAME);
     assert.equal(String(access?.["token"]), "eyold", "the data is the token requestor's");
     assert.deepEqual((await gardenlet.extension(namespace))?.metadata.finalizers, [FINALIZER]);
+
+    // Names of certificates follow what is in them: those of the next Shoot are known.
+    const authority = (await seed.admin.list("v1", "Secret", namespace)).find(
+      ({ metadata }) => metadata.labels?.["name"] === "ca-extension-registry-spegel",
+    );
+    const other = await gardenlet.addShoot();
+    const metadata = { name: authority?.metadata.name ?? "", namespace: other };
+    const taken = { apiVersion: "v1", kind: "Secret", metadata };
+    await seed.admin.apply(taken, "somebody");
+    await gardenlet.enable(other);
+    const { status } = await gardenlet.awaitExtension(other, (each) => each.status?.lastError !== undefined);
+    assert.match(
+      status?.lastError?.description ?? "",
+      new RegExp(`Secret ${metadata.name} exists without the labels of .*: delete it`),
+    );
+    await seed.admin.delete(taken);
+    await gardenlet.awaitReady(other); // tried again without being asked
   });
 
   it("is never refused anything: its rights suffice", () => {

@@ -26,6 +26,8 @@ export interface Installation extends AsyncDisposable {
 
 export interface OpenOptions {
   readonly now?: () => number;
+  /** Until what is not healthy is reported. */
+  readonly healthTimeoutMs?: number;
   readonly lease?: Pick<LeaderElectionOptions, "leaseDurationMs" | "renewDeadlineMs" | "retryPeriodMs">;
 }
 
@@ -109,7 +111,15 @@ export async function installExtension(landscape: Landscape): Promise<Installati
     async open(args = [], options = {}) {
       const stop = new AbortController();
       const flags = await readFlags({
-        argv: [...base, "--leader-election=false", "--shutdown-delay-seconds=0", ...args],
+        // It looks far more often than in a seed.
+        argv: [
+          ...base,
+          "--leader-election=false",
+          "--shutdown-delay-seconds=0",
+          "--kube-api-qps=10000",
+          "--kube-api-burst=10000",
+          ...args,
+        ],
         environment: {},
       });
       const program = await openExtension(
@@ -123,6 +133,7 @@ export async function installExtension(landscape: Landscape): Promise<Installati
             ...TIMING,
             backoff: BACKOFF,
             certificateIntervalMs: 100,
+            ...(options.healthTimeoutMs !== undefined && { healthTimeoutMs: options.healthTimeoutMs }),
             ...(options.lease && { lease: options.lease }),
           },
         },
