@@ -22,10 +22,10 @@ const LABELS = {
   "manager-identity": "gardener-extension-registry-spegel-webhook",
 };
 
-let keys: Promise<KeyPair[]> | undefined;
-const createKey = async (): Promise<KeyPair> => {
-  keys ??= Promise.all([createKeyPair({ bits: 2048 })]);
-  return (await keys)[0] as KeyPair;
+let key: Promise<KeyPair> | undefined;
+const createKey = (): Promise<KeyPair> => {
+  key ??= createKeyPair({ bits: 2048 });
+  return key;
 };
 
 async function freePort(): Promise<number> {

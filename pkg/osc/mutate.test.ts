@@ -523,7 +523,7 @@ describe("mutateOSC", () => {
       clientSecretName: "client-2",
       caBundleSecretName: "bundle-2",
     });
-    const files = rotated.spec.files?.filter(({ content }) => /-2$/.test(content.secretRef?.name ?? ""));
+    const files = rotated.spec.files?.filter(({ content }) => content.secretRef?.name.endsWith("-2"));
     assert.deepEqual(
       files?.map(({ path }) => unitOf(rotated, "spegel.service").filePaths?.includes(path)),
       [true, true, true],
