@@ -9,20 +9,23 @@ const MIB = 1024 * 1024;
 
 describe("createBufferPool", () => {
   test("few leases are large, many are small, and the bound holds", async () => {
-    const pool = createBufferPool({ limitBytes: 24 * MIB });
+    const pool = createBufferPool({ limitBytes: 12 * MIB });
     const sizes: number[] = [];
     for (let count = 0; count < 128; count++) {
       sizes.push((await pool.lease({ signal: noAbort })).buffer.length / 1024);
     }
-    assert.deepEqual([...new Set(sizes)], [512, 128, 64]);
-    assert.equal(sizes.lastIndexOf(512), 31);
-    assert.ok(pool.leasedBytes <= 24 * MIB);
+    assert.deepEqual([...new Set(sizes)], [512, 256, 128, 64, 32]);
+    assert.deepEqual(
+      [512, 256, 128, 64].map((size) => sizes.lastIndexOf(size)),
+      [7, 15, 31, 63],
+    );
+    assert.equal(pool.leasedBytes, 12 * MIB);
   });
 
-  test("64 transfers at once take at most 20 MiB", async () => {
+  test("64 transfers at once take at most 10 MiB", async () => {
     const pool = createBufferPool();
     for (let count = 0; count < 64; count++) await pool.lease({ signal: noAbort });
-    assert.ok(pool.leasedBytes <= 20 * MIB, String(pool.leasedBytes));
+    assert.ok(pool.leasedBytes <= 10 * MIB, String(pool.leasedBytes));
   });
 
   test("a buffer is used again, and releasing twice counts once", async () => {
@@ -41,7 +44,7 @@ describe("createBufferPool", () => {
     const pool = createBufferPool({ limitBytes: MIB });
     const held: BufferLease[] = [];
     const got: string[] = [];
-    while (pool.leasedBytes + 64 * 1024 <= MIB) held.push(await pool.lease({ signal: noAbort }));
+    while (pool.leasedBytes + 32 * 1024 <= MIB) held.push(await pool.lease({ signal: noAbort }));
     const stop = new AbortController();
     const gone = pool.lease({ signal: stop.signal });
     const waiting = ["a", "b"].map(async (name) => {
@@ -74,7 +77,7 @@ describe("createBufferPool", () => {
         const held: BufferLease[] = [];
         let expected = 0;
         for (const step of steps) {
-          if (step > 12 && pool.leasedBytes + 64 * 1024 <= 4 * MIB) {
+          if (step > 12 && pool.leasedBytes + 32 * 1024 <= 4 * MIB) {
             const lease = await pool.lease({ signal: noAbort });
             held.push(lease);
             expected += lease.buffer.length;

@@ -20,7 +20,7 @@ export interface BufferPool {
 }
 
 export interface BufferPoolOptions {
-  /** Most bytes lent out at once; default 24 MiB. */
+  /** Most bytes lent out at once; default 12 MiB. */
   readonly limitBytes?: number;
   /** Free buffers are given back to the system when none was used for this long; default 10 s. */
   readonly idleTimeoutMs?: number;
@@ -28,17 +28,19 @@ export interface BufferPoolOptions {
 
 /**
  * Sizes by load: few transfers get large buffers, because the fewer steps a body takes the less it costs, many get
- * small ones, because memory is what bounds them. With 24 MiB: 32 buffers of 512 KiB, then 32 of 128 KiB and 64 of
- * 64 KiB; the 129th transfer waits.
+ * small ones, because memory is what bounds them. With 12 MiB: 8 buffers of 512 KiB, 8 of 256 KiB, 16 of 128 KiB,
+ * 32 of 64 KiB and 64 of 32 KiB; the 129th transfer waits.
  */
 const SIZES = [
-  { sizeBytes: 512 * KIB, untilShare: 2 / 3 },
-  { sizeBytes: 128 * KIB, untilShare: 5 / 6 },
-  { sizeBytes: 64 * KIB, untilShare: 1 },
+  { sizeBytes: 512 * KIB, untilShare: 2 / 6 },
+  { sizeBytes: 256 * KIB, untilShare: 3 / 6 },
+  { sizeBytes: 128 * KIB, untilShare: 4 / 6 },
+  { sizeBytes: 64 * KIB, untilShare: 5 / 6 },
+  { sizeBytes: 32 * KIB, untilShare: 1 },
 ] as const;
 
 export function createBufferPool(options: BufferPoolOptions = {}): BufferPool {
-  const limitBytes = options.limitBytes ?? 24 * MIB;
+  const limitBytes = options.limitBytes ?? 12 * MIB;
   const idleTimeoutMs = options.idleTimeoutMs ?? 10_000;
   const free = new Map<number, Buffer[]>();
   const waiters = new Set<(lease: BufferLease) => void>();

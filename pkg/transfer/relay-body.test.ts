@@ -91,7 +91,7 @@ describe("relayTo", () => {
     assert.deepEqual(new Set(hashes), new Set([sha256(bytes)]));
     assert.equal(mirror.outcomes.length, 64);
     assert.ok(mirror.outcomes.every((each) => each.ended === "complete" && each.bytes === bytes.length));
-    assert.ok(most > 0 && most <= 24 * MIB, String(most));
+    assert.ok(most > 0 && most <= 12 * MIB, String(most));
     assert.equal(transferBuffers.leasedBytes, 0);
   });
 
