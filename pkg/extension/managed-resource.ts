@@ -27,6 +27,9 @@ export interface ManagedResourceSettings {
 /** Key of the payload; the resource manager decompresses keys that end in `.br`. */
 const PAYLOAD_KEY = "data.yaml.br";
 
+/** The default of 11 takes eight milliseconds of every reconciliation for a tenth of the size. */
+const COMPRESSION_QUALITY = 5;
+
 /** The immutable secret that a ManagedResource points to. Equal objects give the same name. */
 export function payloadSecret(
   settings: Pick<ManagedResourceSettings, "name" | "namespace" | "objects">,
@@ -34,7 +37,10 @@ export function payloadSecret(
   const { name, namespace } = settings;
   const text = settings.objects.map(document).join("");
   const compressed = brotliCompressSync(text, {
-    params: { [constants.BROTLI_PARAM_SIZE_HINT]: text.length },
+    params: {
+      [constants.BROTLI_PARAM_SIZE_HINT]: text.length,
+      [constants.BROTLI_PARAM_QUALITY]: COMPRESSION_QUALITY,
+    },
   });
   return {
     metadata: {
