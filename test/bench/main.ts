@@ -17,6 +17,12 @@ interface Bench {
 const BENCHES: readonly Bench[] = [
   { name: "data-path", about: "serving and relaying a blob, beside nginx", needsBuild: false },
   { name: "memory", about: "memory of the daemon: idle, 5,000 keys, 64 transfers", needsBuild: true },
+  // Needs root: it boots a systemd in namespaces of its own.
+  {
+    name: "memory-limit",
+    about: "memory and start of the daemon in its unit under a real systemd, in each load (root)",
+    needsBuild: true,
+  },
   { name: "swarm", about: "our swarm beside stock js and Go, 10 and 50 nodes", needsBuild: false },
   { name: "shoots", about: "1,000 Shoots on one seed, with a real API server", needsBuild: true },
   { name: "webhook", about: "the webhook's time to answer, 50 requests in flight", needsBuild: true },

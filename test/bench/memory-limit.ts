@@ -5,8 +5,10 @@
  *   node test/bench/memory-limit.ts [--limit=100M] [--environment=NAME=VALUE] [--keys=5000]
  *
  * Needs root and dist/. One table: anonymous memory, all that cannot be dropped, the kernel's own peak (page cache
- * included, so it reaches the limit), OOM kills and restarts. After it, the time to start with all content in place.
+ * included, so it may reach the limit), buffers of TCP, OOM kills, restarts, and transfers that had to be repeated.
+ * After it, the time to start with all content in place.
  */
+import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { FULL_LOADS, type LoadReport, openSystemdRig, prepareMemoryLoads } from "../kit/systemd-rig/index.ts";
 
@@ -22,13 +24,23 @@ const signal = AbortSignal.timeout(15 * 60_000);
 
 function row(report: LoadReport): void {
   const mib = (bytes: number): string => (bytes / MIB).toFixed(1);
-  const { load, durationMs, peakAnonymous, peakWithoutPageCache, peakGroup, oomKills, restarts, turnedAway } =
-    report;
+  const {
+    load,
+    durationMs,
+    peakAnonymous,
+    peakWithoutPageCache,
+    peakGroup,
+    peakSockets,
+    oomKills,
+    restarts,
+    turnedAway,
+  } = report;
   const cells = [
     load,
     mib(peakAnonymous),
     mib(peakWithoutPageCache),
     mib(peakGroup),
+    mib(peakSockets),
     oomKills,
     restarts,
     turnedAway,
@@ -49,11 +61,13 @@ await using loads = await prepareMemoryLoads(
   { ...FULL_LOADS, ownKeys: Number(values.keys) },
   { signal },
 );
-console.log(`control groups of version ${rig.machine.groupVersion}, MemoryMax=${values.limit}`);
 console.log(
-  "| load | peak anonymous MiB | peak without page cache MiB | peak of the group MiB | OOM kills | restarts | repeated | s |",
+  `control groups of version ${rig.machine.groupVersion}, MemoryMax=${values.limit}, load average ${loadavg()[0]?.toFixed(1)}\n`,
 );
-console.log("|---|---|---|---|---|---|---|---|");
+console.log(
+  "| load | peak anonymous MiB | peak without page cache MiB | peak of the group MiB | TCP buffers MiB | OOM kills | restarts | repeated | s |",
+);
+console.log("|---|---|---|---|---|---|---|---|---|");
 row(await loads.idle());
 row(await loads.ownKeys());
 row(await loads.records());

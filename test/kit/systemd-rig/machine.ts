@@ -8,7 +8,7 @@ import { sleep } from "#async";
 import { inNamespace, type Namespace } from "../node-rig/index.ts";
 import { startProcess } from "../process/index.ts";
 import { openMachineGroups } from "./cgroups.ts";
-import { readUnitMemory, type UnitMemory } from "./unit-memory.ts";
+import { countSockets, readUnitMemory, type UnitMemory } from "./unit-memory.ts";
 
 const SCRIPT = fileURLToPath(new URL("./machine.sh", import.meta.url));
 const BOOT_TIMEOUT_MS = 60_000;
@@ -56,6 +56,8 @@ export interface SystemdMachine extends AsyncDisposable {
   mainPid(name: string): Promise<number | undefined>;
   /** Memory of a unit's control group; undefined when it has none. */
   memory(name: string): Promise<UnitMemory | undefined>;
+  /** Lets `memory` tell the sockets that the unit opens from now on. */
+  countSockets(name: string): Promise<void>;
   /** Restarts the machine as `systemctl reboot` does, and waits until it is up. */
   reboot(): Promise<void>;
   /** The newest lines of the journal, for error messages. */
@@ -196,6 +198,8 @@ export async function bootMachine(options: MachineOptions): Promise<SystemdMachi
     (await run(["journalctl", "--no-pager", "--output=short-monotonic", "--lines=40", `--unit=${name}`]))
       .stdout;
 
+  const groupOf = (name: string): string => join(groups.memoryPath, "system.slice", name);
+
   const opened = opening.move();
   return {
     get root() {
@@ -222,7 +226,8 @@ export async function bootMachine(options: MachineOptions): Promise<SystemdMachi
       const { MainPID } = await unit(name);
       return MainPID === 0 ? undefined : outerPid(init, MainPID);
     },
-    memory: (name) => readUnitMemory(join(groups.memoryPath, "system.slice", name)),
+    memory: (name) => readUnitMemory(groupOf(name)),
+    countSockets: (name) => countSockets(groupOf(name)),
     async reboot() {
       const last = init;
       // The connection may be cut before the answer.

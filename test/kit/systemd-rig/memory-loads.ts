@@ -55,6 +55,8 @@ export interface LoadReport {
   readonly peakAnonymous: number;
   /** Anonymous and kernel memory together: what cannot be dropped. */
   readonly peakWithoutPageCache: number;
+  /** Buffers of TCP, which control groups of version 2 count in and those of version 1 do not. */
+  readonly peakSockets: number;
   readonly peakGroup: number;
   readonly oomKills: number;
   readonly restarts: number;
@@ -101,15 +103,24 @@ export async function prepareMemoryLoads(
   while (served.length < sizes.blobs) served.push(await driver.addContent(nextBlob(), { origin: ORIGIN }));
   while (relayed.length < sizes.transfers) relayed.push(await rig.addNeighbourContent(nextBlob(), ORIGIN));
 
+  /** A metric of the daemon; waits while the daemon does not tell it. */
   async function metric(name: string): Promise<number> {
-    const text = await rig.metrics().catch(() => "");
-    return Number(new RegExp(`^${name} ([0-9.e+]+)$`, "m").exec(text)?.[1] ?? Number.NaN);
+    const line = new RegExp(`^${name} ([0-9.e+]+)$`, "m");
+    let value: string | undefined;
+    await until(name, async () => {
+      value = line.exec(await rig.metrics().catch(() => ""))?.[1];
+      return value !== undefined;
+    });
+    return Number(value);
   }
 
   async function until(what: string, reached: () => Promise<boolean>): Promise<void> {
     const deadline = performance.now() + WAIT_TIMEOUT_MS;
     while (!(await reached())) {
-      if (performance.now() > deadline) throw new Error(`${what}: not within ${WAIT_TIMEOUT_MS} ms`);
+      if (performance.now() > deadline)
+        throw new Error(
+          `${what}: not within ${WAIT_TIMEOUT_MS} ms:\n${await machine.journal(SPEGEL_UNIT_NAME)}`,
+        );
       await sleep(POLL_INTERVAL_MS, { signal });
     }
   }
@@ -118,6 +129,8 @@ export async function prepareMemoryLoads(
   async function measure(load: string, action: () => Promise<void>): Promise<LoadReport> {
     let peakAnonymous = 0;
     let peakWithoutPageCache = 0;
+    let peakSockets = 0;
+    await machine.countSockets(SPEGEL_UNIT_NAME);
     let last = await machine.memory(SPEGEL_UNIT_NAME);
     turnedAway = 0;
     const stopped = new AbortController();
@@ -127,6 +140,7 @@ export async function prepareMemoryLoads(
         if (last !== undefined) {
           peakAnonymous = Math.max(peakAnonymous, last.anonymous);
           peakWithoutPageCache = Math.max(peakWithoutPageCache, last.current - last.file);
+          peakSockets = Math.max(peakSockets, last.sockets);
         }
         await sleep(SAMPLE_INTERVAL_MS, { signal: stopped.signal }).catch(() => {});
       }
@@ -144,6 +158,7 @@ export async function prepareMemoryLoads(
       durationMs: performance.now() - started,
       peakAnonymous,
       peakWithoutPageCache,
+      peakSockets,
       peakGroup: last?.peak ?? 0,
       oomKills: last?.oomKills ?? 0,
       restarts: NRestarts,

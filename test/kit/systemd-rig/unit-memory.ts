@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { systemErrorCode } from "#errors";
 
@@ -12,8 +12,21 @@ export interface UnitMemory {
   readonly peak: number;
   readonly anonymous: number;
   readonly file: number;
+  /** Buffers of sockets. Version 2 counts them in `current`; version 1 does not, and knows them after `countSockets`. */
+  readonly sockets: number;
   /** Processes killed because the limit was reached. */
   readonly oomKills: number;
+}
+
+const SOCKETS_USAGE = "memory.kmem.tcp.usage_in_bytes";
+const SOCKETS_LIMIT = "memory.kmem.tcp.limit_in_bytes";
+
+/** Makes a group of version 1 count the buffers of sockets that are opened from now on, under a limit never met. */
+export async function countSockets(path: string): Promise<void> {
+  await writeFile(join(path, SOCKETS_LIMIT), String(2 ** 40)).catch((error: unknown) => {
+    // Version 2 always counts them.
+    if (!["ENOENT", "EACCES", "EPERM"].includes(systemErrorCode(error) ?? "")) throw error;
+  });
 }
 
 /** Reads a memory control group of either version; undefined when there is none. */
@@ -39,6 +52,7 @@ async function readVersion1(path: string): Promise<UnitMemory | undefined> {
     peak: await number("memory.max_usage_in_bytes"),
     anonymous: stat.get("rss") ?? 0,
     file: stat.get("cache") ?? 0,
+    sockets: await number(SOCKETS_USAGE).catch(() => 0),
     oomKills: control.get("oom_kill") ?? 0,
   };
 }
@@ -54,6 +68,7 @@ async function readVersion2(path: string): Promise<UnitMemory | undefined> {
     peak: Number(await text("memory.peak")),
     anonymous: stat.get("anon") ?? 0,
     file: stat.get("file") ?? 0,
+    sockets: stat.get("sock") ?? 0,
     oomKills: events.get("oom_kill") ?? 0,
   };
 }
