@@ -102,14 +102,12 @@ interface Node extends AsyncDisposable {
   peers(): Promise<BootstrapPeer[]>;
 }
 
-/** A source at work for a node with that address. */
-function startNode(identity: string | undefined, options: SourceOptions = {}): Node {
+/** A source at work for a node with that address, or those that it has at the time. */
+function startNode(identity: string | (() => readonly string[]), options: SourceOptions = {}): Node {
   const source = createSource(options);
   const stop = new AbortController();
-  const running = source.run?.(
-    { self: () => (identity === undefined ? [] : [identity]) },
-    { signal: stop.signal },
-  );
+  const self = typeof identity === "string" ? () => [identity] : identity;
+  const running = source.run?.({ self }, { signal: stop.signal });
   const node = {
     source,
     peers: () => source.peers({ signal: AbortSignal.timeout(30_000) }),
@@ -196,23 +194,37 @@ describe("Kubernetes bootstrap", () => {
     assert.equal(spec()["leaseTransitions"], 2);
   });
 
-  it("looks on without an address, and runs as soon as it has one", async () => {
-    let identity: string | undefined;
-    const source = createSource();
-    const stop = new AbortController();
-    const running = source.run?.(
-      { self: () => (identity === undefined ? [] : [identity]) },
-      { signal: stop.signal },
+  it("keeps its name while that address is there, and leads under another one when it is gone", async () => {
+    let own: readonly string[] = [identityIn(0)];
+    startNode(() => own);
+    await eventually(holder, (name) => name === identityIn(0));
+    own = [identityIn(1), identityIn(0)];
+    const renewed = spec()["renewTime"];
+    await eventually(
+      () => spec()["renewTime"],
+      (time) => time !== renewed,
     );
+    assert.equal(holder(), identityIn(0));
+    own = [identityIn(1)];
+    server.clearRequests();
+    await eventually(
+      () => server.requests.length,
+      (count) => count > 5,
+    );
+    laterMs += 10_001;
+    await eventually(holder, (name) => name === identityIn(1));
+  });
+
+  it("looks on without an address, and runs as soon as it has one", async () => {
+    let own: readonly string[] = [];
+    const node = startNode(() => own);
     await eventually(
       () => server.requests.length,
       (count) => count > 3,
     );
     assert.equal(server.get("Lease", LEASE, NAMESPACE), undefined);
-    identity = identityIn(0);
-    assert.deepEqual(await source.peers({ signal: stop.signal }), [peerIn(0)]);
-    stop.abort(new Error("stopped"));
-    await running;
+    own = [identityIn(0)];
+    assert.deepEqual(await node.peers(), [peerIn(0)]);
   });
 
   it("says which right is missing, where, and for whom, and goes on when it is granted", async () => {

@@ -22,21 +22,28 @@ export function createKubernetesBootstrap(
   options: KubernetesBootstrapOptions,
 ): BootstrapSource {
   let self: () => readonly string[] = () => [];
-  const campaign = createLeaderCampaign({ ...deps, identity: () => self()[0] }, { ...DEFAULTS, ...options });
+  let identity: string | undefined;
+  /** The same for as long as that address is there: a leader under another name would be another one. */
+  function chooseIdentity(): string | undefined {
+    const own = self();
+    if (identity === undefined || !own.includes(identity)) identity = own[0];
+    return identity;
+  }
+  const campaign = createLeaderCampaign({ ...deps, identity: chooseIdentity }, { ...DEFAULTS, ...options });
   const lease = `Lease ${options.namespace}/${options.name}`;
   return {
     name: "kubernetes",
     async peers({ signal }) {
-      const identity = await campaign.leader({ signal }).catch((cause: unknown) => {
+      const leader = await campaign.leader({ signal }).catch((cause: unknown) => {
         throw failed(`cannot learn from ${lease} who leads`, cause);
       });
-      if (identity.length > MAX_IDENTITY_CHARACTERS)
+      if (leader.length > MAX_IDENTITY_CHARACTERS)
         throw failed(`${lease} is held by somebody whose name is longer than ${MAX_IDENTITY_CHARACTERS}`);
       try {
-        return [parseBootstrapPeer([identity], { defaultPort: options.defaultPort })];
+        return [parseBootstrapPeer([leader], { defaultPort: options.defaultPort })];
       } catch (cause) {
         throw failed(
-          `${lease} is held by ${JSON.stringify(identity)}, which is no node's address; give the swarm a Lease of its own`,
+          `${lease} is held by ${JSON.stringify(leader)}, which is no node's address; give the swarm a Lease of its own`,
           cause,
         );
       }
