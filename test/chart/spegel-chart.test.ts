@@ -38,7 +38,7 @@ interface Container {
   readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string }[];
   readonly securityContext?: unknown;
   readonly startupProbe?: { readonly httpGet: { readonly path: string } };
-  readonly env?: readonly unknown[];
+  readonly env?: readonly { readonly name: string; readonly value?: string }[];
 }
 
 interface PodSpec {
@@ -263,6 +263,11 @@ describe("the daemon", () => {
       }
     }
     assert.equal(registry.startupProbe?.httpGet.path, "/livez", "a lonely node must not be restarted");
+    assert.deepEqual(
+      registry.env?.find(({ name }) => name === "MALLOC_ARENA_MAX"),
+      { name: "MALLOC_ARENA_MAX", value: "1" },
+      "as in the unit of a Gardener node",
+    );
   });
 
   it("keeps Spegel 0.7's host port unless the Service alone is wanted", async () => {
