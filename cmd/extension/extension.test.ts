@@ -23,7 +23,7 @@ import {
 } from "#kit/api-server";
 import { type ResourceManager, startResourceManager } from "#kit/resource-manager";
 import { createKubeClient, type KubeClient, parseKubeConfig, type Resource } from "#kube";
-import { silentLogger } from "#log";
+import { createLogger, type Logger, silentLogger } from "#log";
 import { createKeyPair, isIssuedBy, type KeyPair, parseCertificate, parseCertificates } from "#pki";
 import { type ExtensionFlags, readFlags } from "./flags.ts";
 import { openExtension } from "./wire.ts";
@@ -136,14 +136,14 @@ async function flags(change: readonly string[] = []): Promise<ExtensionFlags> {
 
 async function start(
   change: readonly string[] = [],
-  more: { now?: () => number; certificateIntervalMs?: number } = {},
+  more: { now?: () => number; certificateIntervalMs?: number; logger?: Logger } = {},
 ) {
   let index = 0;
   const stop = new AbortController();
   const program = parts.use(
     await openExtension(
       {
-        logger: silentLogger,
+        logger: more.logger ?? silentLogger,
         environment: {},
         signal: stop.signal,
         createKey: async () => keys[index++ % keys.length] as KeyPair,
@@ -317,6 +317,14 @@ describe("the extension against an API server", { timeout: 120_000 }, () => {
     await createExtension();
     const { registryPort, routerPort, metricsPort } = statusOf(await eventually(isReady));
     assert.deepEqual([registryPort, routerPort, metricsPort] as unknown[], [15500, 15501, 19090]);
+  });
+
+  it("warns of default ports that something else may take", async () => {
+    const lines: string[] = [];
+    const logger = createLogger({ level: "WARN", sink: { write: (line) => void lines.push(line) } });
+    await start(["--registry-port=30500"], { logger });
+    const line = await eventually(() => lines.find((each) => each.includes("a default port may be taken")));
+    assert.match(line, /defaults\.registryPort: port 30500 lies in 30000-32767/);
   });
 
   it("leaves tags to the registries when the operator wants it so", async () => {
@@ -651,6 +659,8 @@ describe("the settings", () => {
       "--memory-high",
       "--memory-max",
     ]);
+    assert.deepEqual(await problems("--registry-filters", "^a[.]b/", ":v1,2{3}$"), []);
+    assert.deepEqual(await problems("--registry-filters", "^a", "(?<=a)b"), ["--registry-filters"]);
     assert.deepEqual(await problems("--resolve-tags=perhaps"), ["--resolve-tags"]);
     assert.deepEqual(await problems("--kube-api-qps=0", "--kube-api-burst=0"), [
       "--kube-api-qps",

@@ -8,8 +8,10 @@ import {
   type Settings,
   usage,
 } from "#config";
+import { errorMessage } from "#errors";
 import { parseListenAddress } from "#http";
 import { LOG_LEVELS, type LogLevel } from "#log";
+import { createFilters } from "#mirror";
 import { overwriteImages } from "./image-vector.ts";
 
 /** The settings of `extension` after parsing. Names follow Gardener's extension library. */
@@ -49,6 +51,7 @@ export interface ExtensionFlags {
   readonly routerPort?: number;
   readonly metricsPort?: number;
   readonly resolveTags: boolean;
+  readonly registryFilters: readonly string[];
   readonly memoryHigh: string;
   readonly memoryMax: string;
   readonly watchdogSeconds?: number;
@@ -136,6 +139,10 @@ const SETTINGS: Settings = {
   routerPort: number("Port of the router on nodes when a Shoot says nothing; default 5001."),
   metricsPort: number("Port of the metrics on nodes when a Shoot says nothing; default 9090."),
   resolveTags: flag("Let the mirror resolve tags; otherwise registries do, and check who asks.", true),
+  registryFilters: list(
+    "RE2 expressions; names registry/repository:tag that match one are neither served nor announced by nodes.",
+    [],
+  ),
   memoryHigh: text("systemd's MemoryHigh of the node daemon.", "80M"),
   memoryMax: text("systemd's MemoryMax of the node daemon.", "100M"),
   watchdogSeconds: number("systemd's WatchdogSec of the node daemon; default 5, 0 for none."),
@@ -273,6 +280,7 @@ function judge(flags: RawFlags, controllers: readonly string[]): ConfigProblem[]
   known(controllers, CONTROLLERS, "--controllers");
   known(flags.disableControllers, CONTROLLERS, "--disable-controllers");
   known(flags.disableWebhooks, WEBHOOKS, "--disable-webhooks");
+  problems.push(...judgeFilters(flags.registryFilters));
   demand(MEMORY.test(flags.memoryHigh), "--memory-high", "is not a size such as 80M");
   demand(MEMORY.test(flags.memoryMax), "--memory-max", "is not a size such as 100M");
   demand(QUANTITY.test(flags.bootstrapperCpuRequest), "--bootstrapper-cpu-request", "is not a quantity");
@@ -294,6 +302,16 @@ function judge(flags: RawFlags, controllers: readonly string[]): ConfigProblem[]
     "must be host:port in mode url",
   );
   return problems;
+}
+
+/** By the daemon's own rules: with a wrong one no daemon would start. */
+function judgeFilters(registryFilters: readonly string[]): ConfigProblem[] {
+  try {
+    createFilters({ mirroredRegistries: [], registryFilters });
+    return [];
+  } catch (error) {
+    return [{ path: "--registry-filters", message: errorMessage(error) }];
+  }
 }
 
 function isListenAddress(address: string): boolean {

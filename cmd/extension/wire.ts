@@ -193,6 +193,7 @@ async function serveWebhook(
     {
       image: flags.nodeImage,
       capabilities: flags.resolveTags ? ["pull", "resolve"] : ["pull"],
+      registryFilters: flags.registryFilters,
       memoryHigh: flags.memoryHigh,
       memoryMax: flags.memoryMax,
       ...(flags.watchdogSeconds !== undefined && { watchdogSeconds: flags.watchdogSeconds }),
@@ -301,6 +302,8 @@ function startController(deps: LeaderDeps, flags: ExtensionFlags): AsyncDisposab
     ...(routerPort !== undefined && { routerPort }),
     ...(metricsPort !== undefined && { metricsPort }),
   };
+  const { warnings } = decodeSpegelConfig(undefined, { operatorDefaults, path: "defaults" });
+  for (const warning of warnings) logger.warn("a default port may be taken on nodes", { warning });
   return startExtensionController(
     {
       client,

@@ -44,6 +44,12 @@ export const ExtensionValuesSchema: TObject = closed({
       true,
       "Let the mirror resolve tags. Otherwise the registries do, and check who asks; images by digest still come from other nodes.",
     ),
+    registryFilters: Type.Array(Type.String({ minLength: 1, maxLength: 1000 }), {
+      default: [],
+      maxItems: 100,
+      description:
+        "RE2 expressions; images whose registry/repository:tag matches one are neither served nor announced, e.g. ^private[.]example[.]com/.",
+    }),
     memoryHigh: text("80M", "systemd's MemoryHigh of the daemon.", MEMORY_SIZE),
     memoryMax: text("100M", "systemd's MemoryMax of the daemon.", MEMORY_SIZE),
     watchdogSeconds: integer(

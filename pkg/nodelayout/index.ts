@@ -20,6 +20,9 @@ export const CA_CERTIFICATE_FILE = "ca.crt";
 export const CLIENT_CERTIFICATE_FILE = "tls.crt";
 export const CLIENT_KEY_FILE = "tls.key";
 
+/** Settings of the daemon that have no place on a command line; only there when something is set. */
+export const CONFIGURATION_FILE = "/var/lib/spegel/registry.json";
+
 /** Identity of the node in the swarm (`private.key`). */
 export const DATA_DIRECTORY = "/var/lib/spegel/data";
 export const IDENTITY_KEY_FILE = "private.key";

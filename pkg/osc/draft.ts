@@ -19,6 +19,13 @@ export function upsertFile(osc: OperatingSystemConfig, file: File): OperatingSys
   return { ...osc, spec: { ...osc.spec, files } };
 }
 
+/** Without the file of that path, and the same object when there is none. */
+export function removeFile(osc: OperatingSystemConfig, path: string): OperatingSystemConfig {
+  const files = osc.spec.files ?? [];
+  if (!files.some((file) => file.path === path)) return osc;
+  return { ...osc, spec: { ...osc.spec, files: files.filter((file) => file.path !== path) } };
+}
+
 /** The unit's fields replace those of a unit of the same name; others, such as drop-ins somebody added, stay. */
 export function upsertUnit(osc: OperatingSystemConfig, unit: Unit): OperatingSystemConfig {
   const existing = osc.spec.units?.find((other) => other.name === unit.name);

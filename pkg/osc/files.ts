@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { OperatingSystemConfig } from "#api/gardener";
+import type { FileContent, OperatingSystemConfig } from "#api/gardener";
 import {
   CA_CERTIFICATE_FILE,
   CERTIFICATE_DIRECTORY,
   CLIENT_CERTIFICATE_FILE,
   CLIENT_KEY_FILE,
+  CONFIGURATION_FILE,
   SPEGEL_BINARY_PATH,
   SPEGEL_BINARY_PATH_IN_IMAGE,
 } from "#nodelayout";
 import type { NodeSettings } from "./context.ts";
-import { upsertFile } from "./draft.ts";
+import { removeFile, upsertFile } from "./draft.ts";
 
 const MODE_EXECUTABLE = 0o755;
 const MODE_PUBLIC = 0o644;
@@ -46,15 +47,33 @@ export function addCertificates(osc: OperatingSystemConfig, node: NodeSettings):
   );
 }
 
-/** A script or text that is small enough to stand in the object. */
-export function addInlineFile(
+/** A script that is small enough to stand in the object. */
+export function addScript(
   osc: OperatingSystemConfig,
   file: { readonly path: string; readonly text: string },
 ): OperatingSystemConfig {
-  const data = Buffer.from(file.text).toString("base64");
   return upsertFile(osc, {
     path: file.path,
     permissions: MODE_EXECUTABLE,
-    content: { inline: { encoding: "b64", data } },
+    content: inline(file.text),
   });
+}
+
+/** True when the daemon has settings that a unit cannot take: systemd would read signs of its own into expressions. */
+export function hasConfiguration(node: NodeSettings): boolean {
+  return (node.registryFilters ?? []).length > 0;
+}
+
+/** The daemon's file of settings, or no file. */
+export function addConfiguration(osc: OperatingSystemConfig, node: NodeSettings): OperatingSystemConfig {
+  if (!hasConfiguration(node)) return removeFile(osc, CONFIGURATION_FILE);
+  return upsertFile(osc, {
+    path: CONFIGURATION_FILE,
+    permissions: MODE_PUBLIC,
+    content: inline(`${JSON.stringify({ registryFilters: node.registryFilters })}\n`),
+  });
+}
+
+function inline(text: string): FileContent {
+  return { inline: { encoding: "b64", data: Buffer.from(text).toString("base64") } };
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import jsonPatch, { type Operation } from "fast-json-patch";
 import { parse } from "yaml";
+import { registrySchema, validateRegistryConfiguration } from "#api/config";
 import type { File, OperatingSystemConfig, PluginConfig, RegistryConfig, Unit } from "#api/gardener";
+import { loadSettings } from "#config";
 import { validateOSC } from "#kit/node-agent";
 import {
   addSpegel,
@@ -225,6 +229,37 @@ describe("addSpegel", () => {
     for (const entry of registriesOf(add(RECONCILE, { capabilities: ["pull"] }))) {
       assert.deepEqual(entry.hosts?.[0]?.capabilities, ["pull"]);
     }
+  });
+
+  it("gives the daemon the operator's filters in a file, and takes it away again", async () => {
+    const registryFilters = ["^private[.]example[.]com/", ':v1,2{3}" %h $HOME \\d$'];
+    const filtered = add(RECONCILE, { registryFilters });
+    const path = "/var/lib/spegel/registry.json";
+    const unit = unitOf(filtered, "spegel.service");
+    assert.match(unit.content ?? "", /\n {2}--config=\/var\/lib\/spegel\/registry\.json\n/);
+    assert.ok(unit.filePaths?.includes(path), "a change of it restarts the daemon");
+    const file = filtered.spec.files?.find((each) => each.path === path);
+    const directory = await mkdtemp(join(tmpdir(), "filters-"));
+    try {
+      const copy = join(directory, "registry.json");
+      await writeFile(copy, Buffer.from(file?.content.inline?.data ?? "", "base64"));
+      const schema = { properties: registrySchema.properties, validate: validateRegistryConfiguration };
+      const settings = await loadSettings<{ registryFilters: string[] }>(schema, {
+        argv: [`--config=${copy}`, "--bootstrap-kind=http"],
+        environment: {},
+      });
+      assert.deepEqual(settings.registryFilters, registryFilters);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+    assert.deepEqual(add(filtered, { registryFilters }), filtered);
+    assert.deepEqual(add(filtered), add(RECONCILE), "nothing of it stays");
+    const patch = await mutateOSC(
+      filtered,
+      { namespace: "n", loadContext: async () => CONTEXT, signal },
+      OPTIONS,
+    );
+    assert.deepEqual(applyPatch(filtered, patch.kind === "change" ? patch.patch : []), add(filtered));
   });
 
   it("takes an entry without hosts as one with none", () => {

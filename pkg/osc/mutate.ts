@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { OperatingSystemConfig } from "#api/gardener";
 import { judgeContext, type LoadContext, type NodeSettings } from "./context.ts";
-import { addCertificates, addExecutable } from "./files.ts";
+import { addCertificates, addConfiguration, addExecutable } from "./files.ts";
 import { type JSONPatchOperation, toJsonPatch } from "./json-patch.ts";
 import type { NodeOptions } from "./options.ts";
 import { parseOSC, skipForeign } from "./parse.ts";
@@ -43,6 +43,7 @@ export function addSpegel(osc: OperatingSystemConfig, node: NodeSettings): Opera
   const formerPort = writtenRegistryPort(osc);
   let draft = addExecutable(osc, node);
   draft = addCertificates(draft, node);
+  draft = addConfiguration(draft, node);
   draft = addUnits(draft, node);
   draft = addRegistries(draft, node, formerPort === undefined ? [] : [formerPort]);
   return addContainerdPlugins(draft);

@@ -20,11 +20,16 @@ export interface OSCOptions {
    * seconds. 0 for an executable that sends no keep-alives: it would be killed again and again.
    */
   readonly watchdogSeconds?: number;
+  /** RE2 expressions; names `registry/repository:tag` that match one are neither served nor announced. Default none. */
+  readonly registryFilters?: readonly string[];
 }
 
-export type NodeOptions = Required<OSCOptions>;
+export type NodeOptions = Required<Omit<OSCOptions, "registryFilters">> & Pick<OSCOptions, "registryFilters">;
 
 const IMAGE = /^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,1023}$/;
+/** All of them go into every node configuration. */
+const MAX_FILTERS = 100;
+const MAX_FILTER_CHARS = 1000;
 const MEMORY = /^[1-9][0-9]{0,11}[KMG]?$/;
 
 /**
@@ -46,6 +51,13 @@ export function resolveOptions(options: OSCOptions): NodeOptions {
   demand(MEMORY.test(resolved.memoryHigh), "memoryHigh", "is not a size such as 80M");
   demand(MEMORY.test(resolved.memoryMax), "memoryMax", "is not a size such as 100M");
   demand(isWatchdogValid, "watchdogSeconds", "is not a whole number of seconds");
+  const isFilter = (filter: string): boolean => filter !== "" && filter.length <= MAX_FILTER_CHARS;
+  const filters = resolved.registryFilters ?? [];
+  demand(
+    filters.length <= MAX_FILTERS && filters.every(isFilter),
+    "registryFilters",
+    "are too many, too long or empty",
+  );
   demand(resolved.capabilities.includes("pull"), "capabilities", "lacks pull");
   for (const capability of resolved.capabilities) {
     demand(capability === "pull" || capability === "resolve", "capabilities", `"${capability}" is not known`);

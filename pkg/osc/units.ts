@@ -2,6 +2,7 @@
 import type { OperatingSystemConfig, Unit } from "#api/gardener";
 import {
   CERTIFICATE_DIRECTORY,
+  CONFIGURATION_FILE,
   CONTAINERD_CONTENT_PATH,
   CONTAINERD_NAMESPACE,
   CONTAINERD_SOCKET,
@@ -15,7 +16,7 @@ import {
 } from "#nodelayout";
 import type { NodeSettings } from "./context.ts";
 import { upsertUnit } from "./draft.ts";
-import { addInlineFile, CERTIFICATE_PATHS } from "./files.ts";
+import { addScript, CERTIFICATE_PATHS, hasConfiguration } from "./files.ts";
 import { METRICS_SCRIPT } from "./metrics-script.ts";
 
 const STATE_ROOT = "/var/lib/";
@@ -23,7 +24,7 @@ const TEXTFILE_PATH = `${TEXTFILE_DIRECTORY}/${TEXTFILE_NAME}`;
 
 /** Both units and the script. `filePaths` names every file a unit consumes, so that a change restarts it. */
 export function addUnits(osc: OperatingSystemConfig, node: NodeSettings): OperatingSystemConfig {
-  const withScript = addInlineFile(osc, { path: SPEGEL_METRICS_SCRIPT_PATH, text: METRICS_SCRIPT });
+  const withScript = addScript(osc, { path: SPEGEL_METRICS_SCRIPT_PATH, text: METRICS_SCRIPT });
   return upsertUnit(upsertUnit(withScript, spegelUnit(node)), metricsUnit(node));
 }
 
@@ -40,7 +41,11 @@ function spegelUnit(node: NodeSettings): Unit {
     command: "start",
     enable: true,
     content: spegelUnitText(node),
-    filePaths: [SPEGEL_BINARY_PATH, ...CERTIFICATE_PATHS],
+    filePaths: [
+      SPEGEL_BINARY_PATH,
+      ...CERTIFICATE_PATHS,
+      ...(hasConfiguration(node) ? [CONFIGURATION_FILE] : []),
+    ],
   };
 }
 
@@ -75,6 +80,7 @@ function spegelUnitText(node: NodeSettings): string {
     `--containerd-namespace=${CONTAINERD_NAMESPACE}`,
     `--containerd-content-path=${CONTAINERD_CONTENT_PATH}`,
     `--data-dir=${DATA_DIRECTORY}`,
+    ...(hasConfiguration(node) ? [`--config=${CONFIGURATION_FILE}`] : []),
   ];
   const watchdog =
     node.watchdogSeconds === 0 ? [] : ["NotifyAccess=main", `WatchdogSec=${node.watchdogSeconds}`];
