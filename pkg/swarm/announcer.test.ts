@@ -167,6 +167,53 @@ describe("an announcer", () => {
     assert.equal(sentInAll(rig), 40 * 20 + expected.length);
   });
 
+  it("gives the share of nodes that are gone to the next nearest", async () => {
+    using rig = openRig(numbers(1, 60));
+    const keys = Array.from({ length: 40 }, (_, i) => `key ${i}`);
+    rig.announcer.add(keys);
+    await eventually(
+      () => sentInAll(rig),
+      (count) => count === 40 * 20,
+    );
+    const gone = rig.contacts.splice(10, 5);
+    for (const contact of gone) rig.announcer.left(contact);
+    const lostRecords = gone.reduce((sum, contact) => sum + sentTo(rig, contact).length, 0);
+    assert.ok(lostRecords > 0);
+    await eventually(
+      () => sentInAll(rig),
+      (count) => count >= 40 * 20 + lostRecords,
+    );
+    assert.equal(sentInAll(rig), 40 * 20 + lostRecords);
+    for (const key of keys)
+      for (const { id } of closest(rig.contacts, kademliaIdOf(multihashOf(key)), 20))
+        assert.ok(rig.received.get(id)?.includes(hash(key)));
+  });
+
+  it("does nothing for a node that was gone for a moment", async () => {
+    using rig = openRig(numbers(1, 30));
+    rig.announcer.add(["k"]);
+    await eventually(
+      () => sentInAll(rig),
+      (count) => count === 20,
+    );
+    const [gone, away] = rig.contacts.filter((contact) => sentTo(rig, contact).length > 0) as [
+      Contact,
+      Contact,
+    ];
+    for (const contact of [gone, away]) rig.announcer.left(contact);
+    rig.contacts.splice(rig.contacts.indexOf(gone), 1);
+    await eventually(
+      () => sentInAll(rig),
+      (count) => count >= 21,
+    );
+    rig.announcer.add(["later"]);
+    await eventually(
+      () => sentInAll(rig),
+      (count) => count >= 41,
+    );
+    assert.equal(sentInAll(rig), 41);
+  });
+
   it("keeps keys while it is isolated, and tells them to the first node that comes", async () => {
     using rig = openRig([]);
     rig.announcer.add(["a", "b"]);

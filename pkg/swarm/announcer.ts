@@ -13,6 +13,8 @@ export interface Announcer extends Disposable {
   remove(keys: readonly string[]): void;
   /** A node entered the routing table: it may be one of the nearest to some keys. */
   joined(contact: Contact): void;
+  /** A node is gone, and its records with it: the next nearest get them. */
+  left(contact: Contact): void;
   /** Whether this node announces the key with this multihash (as binary string). */
   has(multihash: string): boolean;
   readonly keyCount: number;
@@ -23,7 +25,7 @@ export interface Announcer extends Disposable {
 export interface AnnouncerOptions {
   /** A record is renewed on average after this time, before it ends. Default 15 min, as in Spegel. */
   readonly intervalMs?: number;
-  /** How long changes are collected before they are sent. Default 5 ms for keys, ten times that for nodes. */
+  /** How long changes are collected before they are sent. Default 5 ms for keys, ten times that for nodes that come, a second for nodes that go. */
   readonly collectMs?: number;
   /** Nodes sent to at a time. Default 8. */
   readonly parallelism?: number;
@@ -71,11 +73,15 @@ export function createAnnouncer(
   const dueAtMs = new Map<string, number>();
   const waiting = new Set<string>();
   const newContacts = new Map<string, Contact>();
+  const lostContacts = new Map<string, Contact>();
+  /** Gone a moment ago, perhaps about to come back. */
+  const leavingContacts = new Map<string, Contact>();
   const stop = new AbortController();
   const { signal } = stop;
   /** Nodes that did not take their records; tried again at the next renewal if the table still has them. */
   const refused = new Map<string, Contact>();
   let timer: NodeJS.Timeout | undefined;
+  let leavingTimer: NodeJS.Timeout | undefined;
   let rounds = 0;
 
   const renewal = setInterval(
@@ -92,7 +98,7 @@ export function createAnnouncer(
   renewal.unref();
 
   function sendSoon(delayMs: number): void {
-    const isIdle = waiting.size === 0 && newContacts.size === 0;
+    const isIdle = waiting.size === 0 && newContacts.size === 0 && lostContacts.size === 0;
     if (isIdle || rounds >= MAX_ROUNDS || timer !== undefined || signal.aborted) return;
     timer = setTimeout(() => {
       timer = undefined;
@@ -106,8 +112,10 @@ export function createAnnouncer(
     rounds++;
     const keys = [...waiting];
     const arrived = new Set(newContacts.keys());
+    const lost = [...lostContacts.values()];
     waiting.clear();
     newContacts.clear();
+    lostContacts.clear();
     try {
       await place(await plan(keys, { isFirst: true }));
       if (arrived.size > 0) {
@@ -115,6 +123,7 @@ export function createAnnouncer(
         const others = [...dueAtMs.keys()].filter((key) => !placed.has(key));
         await place(await plan(others, { only: arrived }));
       }
+      if (lost.length > 0) await replace(lost);
     } catch (err) {
       if (!signal.aborted) deps.logger.error("announcing keys failed", { err });
     } finally {
@@ -130,6 +139,27 @@ export function createAnnouncer(
     const missing = new Map<string, number>();
     for (const keys of failed.values()) for (const key of keys) missing.set(key, (missing.get(key) ?? 0) + 1);
     const without = new Set([...failed.keys()].map(({ id }) => id));
+    await deliver(await plan([...missing.keys()], { standIns: { missing, without } }));
+  }
+
+  /** Leaves the records that were on nodes which are gone on as many others. */
+  async function replace(lost: readonly Contact[]): Promise<void> {
+    const contacts = [...deps.contacts()];
+    const present = new Set(contacts.map(({ id }) => id));
+    const gone = lost.filter(({ id }) => !present.has(id)); // others are back
+    if (gone.length === 0 || contacts.length < REPLICATION) return; // all that are left have all
+    const without = new Set(gone.map(({ id }) => id));
+    const before = [...contacts, ...gone];
+    const missing = new Map<string, number>();
+    const keys = [...dueAtMs.keys()];
+    for (let i = 0; i < keys.length; i++) {
+      const key = keys[i] as string;
+      if (i % PLAN_STEP === PLAN_STEP - 1) await nextTurn();
+      const count = closest(before, kademliaIdOf(binaryBytes(key)), REPLICATION).filter(({ id }) =>
+        without.has(id),
+      ).length;
+      if (count > 0) missing.set(key, count);
+    }
     await deliver(await plan([...missing.keys()], { standIns: { missing, without } }));
   }
 
@@ -255,9 +285,21 @@ export function createAnnouncer(
       newContacts.set(contact.id, contact);
       sendSoon(collectMs * 10);
     },
+    left(contact) {
+      if (dueAtMs.size === 0) return;
+      newContacts.delete(contact.id);
+      leavingContacts.set(contact.id, contact);
+      leavingTimer ??= setTimeout(() => {
+        leavingTimer = undefined;
+        for (const [id, each] of leavingContacts) lostContacts.set(id, each);
+        leavingContacts.clear();
+        sendSoon(0);
+      }, collectMs * 200);
+    },
     [Symbol.dispose]() {
       stop.abort();
       clearTimeout(timer);
+      clearTimeout(leavingTimer);
       clearInterval(renewal);
     },
   };

@@ -32,10 +32,33 @@ describe("a contact book", () => {
     book.add(a);
     book.remove(a.id);
     now = 49;
+    assert.ok(book.isDistrusted(a.id) && !book.isDistrusted(b.id));
     assert.equal(book.add(a), false);
     assert.deepEqual(ids(book), []);
     now = 50;
     assert.equal(book.add(a), true);
+  });
+
+  it("waits twice as long after each failure, up to a limit, and begins anew with a node that was reached", () => {
+    let now = 0;
+    const book = createContactBook({ now: () => now }, { distrustMs: 10, distrustMaxMs: 40 });
+    const wait = (): number => {
+      book.remove(a.id);
+      const since = now;
+      while (book.isDistrusted(a.id)) now++;
+      return now - since;
+    };
+    assert.deepEqual([wait(), wait(), wait(), wait()], [10, 20, 40, 40]);
+    book.trust(a.id);
+    assert.equal(wait(), 10);
+  });
+
+  it("counts a failure once that several have met", () => {
+    let now = 0;
+    const book = createContactBook({ now: () => now }, { distrustMs: 10 });
+    for (let i = 0; i < 5; i++) book.remove(a.id);
+    now = 10;
+    assert.equal(book.isDistrusted(a.id), false);
   });
 
   it("believes in a node again at once that was reached after all", () => {

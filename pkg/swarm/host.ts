@@ -11,6 +11,7 @@ import { type Multiaddr, multiaddr } from "@multiformats/multiaddr";
 import { createLibp2p } from "libp2p";
 import type { AddressPolicy, RouterAddress } from "./address-policy.ts";
 import { type Contact, contactOf } from "./contact.ts";
+import { createCrowdLimit } from "./crowd-limit.ts";
 import { SwarmError } from "./errors.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./ip-address.ts";
 import { joinWrites, sparseWindowUpdates } from "./lean-connection.ts";
@@ -129,6 +130,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
     },
     connectionMonitor: { enabled: false }, // see watchLiveness
     connectionGater: {
+      ...createCrowdLimit({ connections: (): Connection[] => node.getConnections() }),
       denyDialMultiaddr: (address) => !mayDial(policy, address),
       filterMultiaddrForPeer: (peer, address) => peer.equals(self.peerId) || mayDial(policy, address),
     },

@@ -118,6 +118,16 @@ describe("a provider store", () => {
     assert.ok(store.add("k", "d", info));
   });
 
+  it("gives the places of peers that cannot be reached to others when all are taken", () => {
+    const { store } = openStore({ maxPeers: 3 });
+    for (const peer of ["a", "b", "c"]) store.add("k", peer, info);
+    store.setReachable("b", false);
+    assert.ok(store.add("k", "d", info));
+    assert.deepEqual(ids(store, "k").sort(), ["a", "c", "d"]);
+    assert.ok(!store.add("k", "e", info));
+    assert.ok(!store.hasPeer("b"));
+  });
+
   it("agrees with a plain table under any sequence of events, within its bounds", () => {
     const event = fc.oneof(
       {

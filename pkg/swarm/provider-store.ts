@@ -78,7 +78,11 @@ export function createProviderStore(
       if (Buffer.compare(slot.info, info) !== 0) slot.info = Uint8Array.from(info);
       return known;
     }
-    if (places.size >= maxPeers) return undefined;
+    if (places.size >= maxPeers) {
+      // Whoever comes under ever new identities must not keep others out: those who are gone make room.
+      if (slots.every((slot) => slot?.reachable !== false)) return undefined;
+      retain((record) => (slots[placeOf(record)] as Slot).reachable);
+    }
     const place = freePlaces.pop() ?? slots.length;
     slots[place] = { id: peer, info: Uint8Array.from(info), reachable: true, records: 0 };
     places.set(peer, place);

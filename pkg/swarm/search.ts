@@ -15,6 +15,8 @@ export interface SearchDeps {
   readonly contacts: () => Iterable<Contact>;
   /** A node of the routing table: what is known of it there is taken over what others say. */
   readonly contact?: (id: string) => Contact | undefined;
+  /** Nodes that were tried in vain lately: whoever names them, they are not asked again soon. */
+  readonly isDistrusted?: (id: string) => boolean;
   /** Own id as binary string, never asked. */
   readonly selfId: string;
   /** Every node that an answer names, with addresses. */
@@ -163,7 +165,7 @@ export async function search(
     }
     const news: Contact[] = [];
     for (const contact of readContacts(message.closerPeers.slice(0, MAX_CLOSER_PEERS), seen, deps.contact)) {
-      if (contact.endpoints.length === 0) continue;
+      if (contact.endpoints.length === 0 || deps.isDistrusted?.(contact.id) === true) continue;
       deps.onLearned?.(contact);
       news.push(contact);
     }

@@ -46,6 +46,7 @@ describe("a swarm", () => {
       peers.some(({ id }) => id === node.peerId);
 
   it("of ten nodes finds every key from every node", async () => {
+    const patienceMs = 60_000; // on a busy machine dials time out and are tried again
     await using stack = new AsyncDisposableStack();
     const nodes: Swarm[] = [];
     for (let i = 0; i < 10; i++) {
@@ -54,10 +55,6 @@ describe("a swarm", () => {
         stack.use(await openNode(`127.0.1.${i + 1}:0`, first === undefined ? [] : [addressOf(first)])),
       );
     }
-    await eventually(
-      () => nodes.map((node) => node.peerCount()),
-      (counts) => counts.every((count) => count === 9),
-    );
     await Promise.all(
       nodes.map((node, i) => node.advertise([`one of ${i}`, `two of ${i}`, "common"], { signal })),
     );
@@ -65,7 +62,7 @@ describe("a swarm", () => {
       for (const [i, holder] of nodes.entries()) {
         if (holder === asker) continue;
         for (const key of [`one of ${i}`, `two of ${i}`]) {
-          const found = await eventually(() => find(asker, key), isAmong(holder));
+          const found = await eventually(() => find(asker, key), isAmong(holder), patienceMs);
           assert.deepEqual(found, [{ id: holder.peerId, addresses: [`127.0.1.${i + 1}`] }]);
         }
       }
@@ -73,6 +70,7 @@ describe("a swarm", () => {
       await eventually(
         async () => (await find(asker, "common", 20)).map(({ id }) => id).sort(),
         (ids) => ids.join() === others.sort().join(),
+        patienceMs,
       );
     }
   });

@@ -169,6 +169,8 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
         },
         left(contact) {
           logger.debug("node left the routing table", { peer: contact.peerId.toString() });
+          book.remove(contact.id);
+          announcer.left(contact);
           notify();
         },
         connected(peerId) {
@@ -241,6 +243,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     policy,
     contacts: known,
     contact: (id: string) => host.contact(id),
+    isDistrusted: book.isDistrusted,
     selfId: host.self.id,
     onLearned,
     onSilent,
