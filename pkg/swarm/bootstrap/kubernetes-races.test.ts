@@ -1,81 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { sleep } from "#async";
-import { createLeaderCampaign, type KubeClient, KubeError, type LeaderCampaign, type Lease } from "#kube";
+import { createLeaderCampaign, type LeaderCampaign } from "#kube";
 import { silentLogger } from "#log";
+import { createLeaseServer, type LeaseServer } from "../testing/lease-server.ts";
 import { installVirtualClock, seededRandom, type VirtualClock } from "../testing/virtual-clock.ts";
 import { createKubernetesBootstrap } from "./kubernetes.ts";
 
 const LEASE = { namespace: "spegel", name: "spegel-leader-election" } as const;
 const TIMES = { leaseDurationMs: 10_000, renewDeadlineMs: 5_000, retryPeriodMs: 2_000 } as const;
 const MINUTE_MS = 60_000;
-
-/** One Lease behind a network that is slow, and that loses requests and answers. */
-interface LeaseServer {
-  stored: Lease | undefined;
-  isAway: boolean;
-  writes: number;
-  conflicts: number;
-  client(): KubeClient;
-}
-
-function createLeaseServer(
-  random: () => number,
-  network: { readonly maxDelayMs: number; readonly lossRate: number },
-): LeaseServer {
-  let version = 0;
-  const refused = (code: "KUBE_CONFLICT" | "KUBE_ALREADY_EXISTS" | "KUBE_NOT_FOUND"): KubeError =>
-    new KubeError({ code, message: code });
-  async function cross(signal: AbortSignal): Promise<void> {
-    // One way in ten is much slower than the others.
-    await sleep(random() * network.maxDelayMs * (random() < 0.1 ? 8 : 1), { signal });
-    if (server.isAway || random() < network.lossRate)
-      throw new KubeError({ code: "KUBE_UNAVAILABLE", message: "the connection broke" });
-  }
-  async function call<T>(signal: AbortSignal, act: () => T): Promise<T> {
-    await cross(signal);
-    const answer = act();
-    await cross(signal);
-    return answer;
-  }
-  function write(lease: Lease): Lease {
-    server.writes++;
-    server.stored = { ...lease, metadata: { ...lease.metadata, resourceVersion: String(++version) } };
-    return server.stored;
-  }
-  const server: LeaseServer = {
-    stored: undefined,
-    isAway: false,
-    writes: 0,
-    conflicts: 0,
-    client: () =>
-      ({
-        find: (_: unknown, __: unknown, { signal }: { signal: AbortSignal }) =>
-          call(signal, () => server.stored),
-        get: (_: unknown, __: unknown, { signal }: { signal: AbortSignal }) =>
-          call(signal, () => {
-            if (server.stored === undefined) throw refused("KUBE_NOT_FOUND");
-            return server.stored;
-          }),
-        create: (_: unknown, lease: Lease, { signal }: { signal: AbortSignal }) =>
-          call(signal, () => {
-            if (server.stored === undefined) return write(lease);
-            server.conflicts++;
-            throw refused("KUBE_ALREADY_EXISTS");
-          }),
-        replace: (_: unknown, lease: Lease, { signal }: { signal: AbortSignal }) =>
-          call(signal, () => {
-            const isCurrent = server.stored?.metadata.resourceVersion === lease.metadata.resourceVersion;
-            if (isCurrent) return write(lease);
-            server.conflicts++;
-            throw refused("KUBE_CONFLICT");
-          }),
-        [Symbol.asyncDispose]: async () => {},
-      }) as unknown as KubeClient,
-  };
-  return server;
-}
 
 interface Racer {
   readonly name: string;
