@@ -2,18 +2,16 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { sleep } from "#async";
-import { BOOTSTRAPPER_NAME, EXTENSION_NAME, SEED_RESOURCE_NAME } from "#extension";
+import { EXTENSION_NAME, SEED_RESOURCE_NAME } from "#extension";
 import { validateOSC } from "#kit/node-agent";
 import { LEASES } from "#kube";
-import type { FrontRequest, Passage } from "../kit/kube-parts/index.ts";
+import type { FrontRequest } from "../kit/kube-parts/index.ts";
 import { type Landscape, startLandscape } from "./landscape.ts";
 import { type Installation, installExtension } from "./run-extension.ts";
+import { webhookAnswers } from "./webhook-answers.ts";
 
-/** At least as many as the extension writes for a new Shoot. */
-const MAX_CREATION_WRITES = 16;
 const LEASE = `${EXTENSION_NAME}-leader-election`;
 const isOurs = ({ userAgent }: FrontRequest): boolean => userAgent.startsWith(EXTENSION_NAME);
-const isWrite = ({ method }: FrontRequest): boolean => method !== "GET";
 
 describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
   let landscape: Landscape;
@@ -30,20 +28,6 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
     return lease?.spec?.holderIdentity ?? "";
   }
 
-  /** Writes node configurations until the API server calls a webhook that answers. */
-  async function webhookAnswers(namespace: string, pool: string): Promise<void> {
-    for (;;) {
-      try {
-        const osc = await landscape.gardenlet.writeOSC(namespace, { pool });
-        if (/spegel\.service/.test(JSON.stringify(osc))) return;
-      } catch (error) {
-        assert.match(String(error), /failed calling webhook/);
-      }
-      landscape.signal.throwIfAborted();
-      await sleep(50, landscape);
-    }
-  }
-
   it("goes on with its second replica while the first one stops, without one refused node configuration", async () => {
     const { gardenlet } = landscape;
     await using installation = await installExtension(landscape);
@@ -56,7 +40,7 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
     const namespace = await gardenlet.addShoot();
     await gardenlet.enable(namespace);
     await gardenlet.awaitReady(namespace);
-    await webhookAnswers(namespace, "warm-up");
+    await webhookAnswers(landscape, namespace, "warm-up");
     const leader = await holder(installation);
     assert.notEqual(leader, "");
     let writes = 0;
@@ -119,7 +103,7 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
     await landscape.resourceManager.resync();
     await using _second = await installation.spawn(lease);
     await gardenlet.awaitReady(namespace);
-    await webhookAnswers(namespace, "after");
+    await webhookAnswers(landscape, namespace, "after");
     await gardenlet.deleteExtension(namespace);
   });
 
@@ -137,7 +121,7 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
     await gardenlet.awaitReady(other);
     await gardenlet.deploy(namespace);
     await gardenlet.awaitReady(namespace);
-    await webhookAnswers(other, "after");
+    await webhookAnswers(landscape, other, "after");
     assert.equal(
       replica.process.output.lines.filter(({ text }) => text.includes("leadership acquired")).length,
       1,
@@ -228,7 +212,7 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
       seed.front.gate = undefined;
       await using _second = await starting;
       await gardenlet.awaitReady(namespace);
-      await webhookAnswers(namespace, "after");
+      await webhookAnswers(landscape, namespace, "after");
       await gardenlet.deleteExtension(namespace);
     } finally {
       seed.front.gate = undefined;
@@ -263,58 +247,6 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
     await gardenlet.deleteExtension(namespace);
   });
 
-  it("leaves nothing of a Shoot that is deleted at any write of its creation", async (t) => {
-    const { gardenlet, seed, resourceManager } = landscape;
-    await using installation = await installExtension(landscape);
-    await using _replica = await installation.open();
-    const writes = new Map<string, number>();
-    const deletions = new Map<string, Promise<void>>();
-    const at = new Map<string, number>();
-    seed.front.gate = (request) => {
-      const namespace = /\/(shoot--[^/]+)\//.exec(request.path)?.[1];
-      const stopAt = at.get(namespace ?? "");
-      if (namespace === undefined || stopAt === undefined || !isOurs(request) || !isWrite(request))
-        return "pass";
-      const count = (writes.get(namespace) ?? 0) + 1;
-      writes.set(namespace, count);
-      if (count === stopAt) deletions.set(namespace, gardenlet.deleteExtension(namespace));
-      return "pass";
-    };
-    try {
-      await Promise.all(
-        Array.from({ length: MAX_CREATION_WRITES }, async (_, index) => {
-          const namespace = await gardenlet.addShoot();
-          at.set(namespace, index + 1);
-          await gardenlet.enable(namespace);
-          while (!deletions.has(namespace)) {
-            const extension = await gardenlet.extension(namespace);
-            // More writes than a creation has.
-            if (extension?.status?.lastOperation?.state === "Succeeded" && !deletions.has(namespace)) break;
-            await sleep(20, landscape);
-          }
-          await (deletions.get(namespace) ?? gardenlet.deleteExtension(namespace));
-          await resourceManager.collectGarbage(namespace);
-          for (const [apiVersion, kind] of [
-            ["v1", "Secret"],
-            ["resources.gardener.cloud/v1alpha1", "ManagedResource"],
-            ["apps/v1", "Deployment"],
-            ["v1", "Service"],
-          ] as const) {
-            assert.deepEqual(
-              await seed.admin.list(apiVersion, kind, namespace),
-              [],
-              `${kind}, write ${index + 1}`,
-            );
-          }
-        }),
-      );
-    } finally {
-      seed.front.gate = undefined;
-    }
-    t.diagnostic(`${deletions.size} points of deletion`);
-    assert.ok(deletions.size >= 10);
-  });
-
   for (const skewMs of [-60_000, 60_000]) {
     it(`is understood with a clock that is ${skewMs / 1000} s off`, async () => {
       const { gardenlet } = landscape;
@@ -323,87 +255,10 @@ describe("when things go wrong, the extension", { timeout: 280_000 }, () => {
       const namespace = await gardenlet.addShoot();
       await gardenlet.enable(namespace);
       await gardenlet.awaitReady(namespace);
-      await webhookAnswers(namespace, "skewed");
+      await webhookAnswers(landscape, namespace, "skewed");
       await gardenlet.deploy(namespace);
       await gardenlet.awaitReady(namespace);
       await gardenlet.deleteExtension(namespace);
     });
-  }
-
-  /** Cuts the extension off at its `stopAt`th write: before the API server sees it, or before it hears the answer. */
-  function crashAt(
-    stopAt: number,
-    last: "refuse" | "swallow",
-  ): { readonly crashed: Promise<void>; readonly writes: () => number } {
-    const crash = Promise.withResolvers<void>();
-    let writes = 0;
-    landscape.seed.front.gate = (request): Passage => {
-      if (!isOurs(request) || request.path.includes("mutatingwebhook")) return "pass";
-      if (writes >= stopAt) return "refuse";
-      if (!isWrite(request) || !request.path.includes("/shoot--")) return "pass";
-      if (++writes < stopAt) return "pass";
-      crash.resolve();
-      return last;
-    };
-    return { crashed: crash.promise, writes: () => writes };
-  }
-
-  const operations = ["create", "delete", "migrate"] as const;
-  for (const operation of operations) {
-    it(`ends in the right state when it dies at any write of a ${operation}`, async (t) => {
-      const { gardenlet, seed, resourceManager } = landscape;
-      await using installation = await installExtension(landscape);
-      let points = 0;
-      for (let stopAt = 1; ; stopAt++) {
-        const namespace = await gardenlet.addShoot();
-        if (operation !== "create") {
-          await using _healthy = await installation.open();
-          await gardenlet.enable(namespace);
-          await gardenlet.awaitReady(namespace);
-        }
-        const { crashed, writes } = crashAt(stopAt, stopAt % 2 === 0 ? "refuse" : "swallow");
-        const replica = await installation.open();
-        const finished = act(operation, namespace);
-        await Promise.race([crashed, finished]);
-        await replica[Symbol.asyncDispose]();
-        seed.front.gate = undefined;
-        const isThrough = writes() < stopAt;
-        if (!isThrough) points++;
-        {
-          await using _successor = await installation.open();
-          await finished;
-          await expectOutcome(operation, namespace);
-          if (operation === "create") await gardenlet.deleteExtension(namespace);
-          if (operation === "migrate") await gardenlet.deleteExtension(namespace);
-        }
-        await resourceManager.collectGarbage(namespace);
-        const left = await seed.admin.list("v1", "Secret", namespace);
-        const expected = operation === "migrate" ? /^(ca-extension-)?registry-spegel/ : /^$/;
-        for (const { metadata } of left) assert.match(metadata.name, expected, `write ${stopAt}`);
-        assert.deepEqual(await seed.admin.list("apps/v1", "Deployment", namespace), [], `write ${stopAt}`);
-        if (isThrough) break;
-      }
-      t.diagnostic(`${points} points of death`);
-      assert.ok(points >= 4);
-    });
-  }
-
-  /** What gardenlet asks for; resolves when it is satisfied. */
-  async function act(operation: (typeof operations)[number], namespace: string): Promise<void> {
-    const { gardenlet } = landscape;
-    if (operation === "create") await gardenlet.enable(namespace);
-    if (operation === "delete") return await gardenlet.deleteExtension(namespace);
-    if (operation === "migrate") await gardenlet.deploy(namespace, "migrate");
-    await gardenlet.awaitReady(namespace);
-  }
-
-  async function expectOutcome(operation: (typeof operations)[number], namespace: string): Promise<void> {
-    const { gardenlet, seed } = landscape;
-    const extension = await gardenlet.extension(namespace);
-    if (operation === "delete") return assert.equal(extension, undefined);
-    if (operation === "migrate") return assert.deepEqual(extension?.metadata.finalizers ?? [], []);
-    assert.deepEqual(extension?.metadata.finalizers, ["extensions.gardener.cloud/registry-spegel"]);
-    assert.ok(await seed.admin.find("apps/v1", "Deployment", BOOTSTRAPPER_NAME, namespace));
-    await webhookAnswers(namespace, "after");
   }
 });
