@@ -52,6 +52,7 @@ export interface ExtensionFlags {
   readonly metricsPort?: number;
   readonly resolveTags: boolean;
   readonly registryFilters: readonly string[];
+  readonly mirrorProbedRegistries: boolean;
   readonly memoryHigh: string;
   readonly memoryMax: string;
   readonly watchdogSeconds?: number;
@@ -142,6 +143,10 @@ const SETTINGS: Settings = {
   registryFilters: list(
     "RE2 expressions; names registry/repository:tag that match one are neither served nor announced by nodes.",
     [],
+  ),
+  mirrorProbedRegistries: flag(
+    "Go in front of registries with a readiness probe too, for which a node waits.",
+    true,
   ),
   memoryHigh: text("systemd's MemoryHigh of the node daemon.", "80M"),
   memoryMax: text("systemd's MemoryMax of the node daemon.", "100M"),

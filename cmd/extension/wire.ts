@@ -194,6 +194,7 @@ async function serveWebhook(
       image: flags.nodeImage,
       capabilities: flags.resolveTags ? ["pull", "resolve"] : ["pull"],
       registryFilters: flags.registryFilters,
+      mirrorProbedRegistries: flags.mirrorProbedRegistries,
       memoryHigh: flags.memoryHigh,
       memoryMax: flags.memoryMax,
       ...(flags.watchdogSeconds !== undefined && { watchdogSeconds: flags.watchdogSeconds }),

@@ -50,6 +50,10 @@ export const ExtensionValuesSchema: TObject = closed({
       description:
         "RE2 expressions; images whose registry/repository:tag matches one are neither served nor announced, e.g. ^private[.]example[.]com/.",
     }),
+    mirrorProbedRegistries: flag(
+      true,
+      "Go in front of registries with a readiness probe too, such as those of registry-cache. With false these go without the mirror, and nodes do not wait for it.",
+    ),
     memoryHigh: text("80M", "systemd's MemoryHigh of the daemon.", MEMORY_SIZE),
     memoryMax: text("100M", "systemd's MemoryMax of the daemon.", MEMORY_SIZE),
     watchdogSeconds: integer(

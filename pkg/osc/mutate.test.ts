@@ -225,6 +225,19 @@ describe("addSpegel", () => {
     assert.deepEqual(docker?.hosts?.[0]?.capabilities, ["pull"]);
   });
 
+  it("stays out of entries with a probe when the operator wants it so", () => {
+    const cache = { url: "http://10.4.5.6:5000" };
+    const probed = { upstream: "ghcr.io", readinessProbe: true, hosts: [cache] };
+    const plain = { upstream: "quay.io", readinessProbe: false, hosts: [cache] };
+    const osc = withContainerd([probed, plain]);
+    const without = add(osc, { mirrorProbedRegistries: false });
+    assert.deepEqual(registriesOf(without)[0], probed);
+    assert.deepEqual(hostsOf(without, "quay.io"), ["http://localhost:5000", cache.url]);
+    assert.deepEqual(hostsOf(without, "_default"), ["http://localhost:5000"]);
+    assert.deepEqual(hostsOf(add(osc), "ghcr.io"), ["http://localhost:5000", cache.url], "the default");
+    assert.deepEqual(add(add(osc), { mirrorProbedRegistries: false }), without, "and goes out of them");
+  });
+
   it("only pulls everywhere when the operator wants it so", () => {
     for (const entry of registriesOf(add(RECONCILE, { capabilities: ["pull"] }))) {
       assert.deepEqual(entry.hosts?.[0]?.capabilities, ["pull"]);

@@ -22,9 +22,17 @@ export interface OSCOptions {
   readonly watchdogSeconds?: number;
   /** RE2 expressions; names `registry/repository:tag` that match one are neither served nor announced. Default none. */
   readonly registryFilters?: readonly string[];
+  /**
+   * Whether spegel goes in front of entries with a readiness probe too; default true. The node agent asks all hosts of
+   * such an entry before it writes it, so that a daemon that does not start holds up the node's configuration.
+   */
+  readonly mirrorProbedRegistries?: boolean;
 }
 
-export type NodeOptions = Required<Omit<OSCOptions, "registryFilters">> & Pick<OSCOptions, "registryFilters">;
+/** Absent means the default, so that node settings need not name them. */
+type OptionalOptions = "registryFilters" | "mirrorProbedRegistries";
+
+export type NodeOptions = Required<Omit<OSCOptions, OptionalOptions>> & Pick<OSCOptions, OptionalOptions>;
 
 const IMAGE = /^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,1023}$/;
 /** All of them go into every node configuration. */

@@ -11,6 +11,8 @@ import { upsert, withContainerd } from "./draft.ts";
  * Order, `server`, `readinessProbe` and the other hosts of an entry stay as they are. `_default` gets neither a
  * `server`, which would redirect every registry, nor a probe, with which a dead spegel would hold up the node.
  *
+ * Entries with a probe may be left to themselves, see `OSCOptions.mirrorProbedRegistries`.
+ *
  * @param formerPorts ports under which an earlier call may have put spegel into this object
  */
 export function addRegistries(
@@ -22,6 +24,9 @@ export function addRegistries(
   const ownURLs = new Set([url, ...formerPorts.map(localURL)]);
   const prepend = (entry: RegistryConfig): RegistryConfig => {
     const others = (entry.hosts ?? []).filter((host) => !ownURLs.has(host.url));
+    if (entry.readinessProbe === true && node.mirrorProbedRegistries === false) {
+      return others.length === (entry.hosts ?? []).length ? entry : { ...entry, hosts: others };
+    }
     const capabilities =
       entry.upstream === DEFAULT_UPSTREAM ? node.capabilities : allowed(node.capabilities, others);
     return { ...entry, hosts: [{ url, capabilities }, ...others] };

@@ -279,6 +279,7 @@ describe("the extension in a seed", () => {
       routerPort: 15501,
       metricsPort: 19090,
       resolveTags: false,
+      mirrorProbedRegistries: false,
       registryFilters: ["^private[.]example[.]com/", ":latest$"],
       kubeApiQps: 200,
       kubeApiBurst: 260,
