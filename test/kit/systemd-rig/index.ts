@@ -7,10 +7,10 @@
 
 export { unpackDebianPackage } from "./debian-package.ts";
 export { parseExposition } from "./exposition.ts";
-export type { SystemdMachine, UnitState } from "./machine.ts";
+export type { UnitState } from "./machine.ts";
 export {
   FULL_LOADS,
   type LoadReport,
   prepareMemoryLoads,
 } from "./memory-loads.ts";
-export { openSystemdRig, type SharedImage, type SystemdRig } from "./rig.ts";
+export { openSystemdRig, type SharedImage } from "./rig.ts";
