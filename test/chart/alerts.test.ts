@@ -134,6 +134,7 @@ describe("the alerts of a Shoot", () => {
       [`spegel_store_connected{${labels}}`]: "1x1440",
       [`spegel_swarm_peers{${labels}}`]: "1x1440",
       [`spegel_corrupt_contents{${labels}}`]: "0x1440",
+      [`spegel_images_without_layers{${labels}}`]: "0x1440",
       [`node_textfile_mtime_seconds{${labels}, file="/textfile-collector/spegel.prom"}`]: "0+60x1440",
       [`spegel_mirror_requests_total{${labels}, registry="ghcr.io", cache="hit"}`]: "0+1x1440",
       [`spegel_mirror_requests_total{${labels}, registry="ghcr.io", cache="miss"}`]: "0+1x1440",
@@ -191,6 +192,11 @@ describe("the alerts of a Shoot", () => {
       change: (series) => replaced(series, /^spegel_corrupt_contents.*node="a"/, "0x100 1x1340"),
       atMinutes: 120,
       firing: [{ labels: nodeA }],
+    },
+    RegistrySpegelLayersDiscarded: {
+      change: (series) => replaced(series, /^spegel_images_without_layers.*node="a"/, "0x60 7x1380"),
+      atMinutes: 180,
+      firing: [{ labels: nodeA, filledIn: { $value: "7" } }],
     },
     RegistrySpegelWithoutHits: {
       change: (series) => without(series, /cache="hit"/),

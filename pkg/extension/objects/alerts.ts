@@ -132,6 +132,16 @@ export const SHOOT_RULES: readonly PrometheusRule[] = [
       "The node {{ $labels.node }} has content whose digest is wrong; the mirror does not hand it out, but containerd may use it. The journal of spegel names the digest. Check the disk, and replace the node.",
   }),
   alert({
+    name: "RegistrySpegelLayersDiscarded",
+    expr: `spegel_images_without_layers{${NODES}} > 0`,
+    for: "1h",
+    severity: "info",
+    type: "shoot",
+    summary: "A node discards the layers of its images.",
+    description:
+      "containerd on the node {{ $labels.node }} deletes layers after unpacking them, so {{ $value }} images cannot be shared. Something sets discard_unpacked_layers = true over the node configuration, such as a file in /etc/containerd/conf.d: look at `containerd config dump`.",
+  }),
+  alert({
     name: "RegistrySpegelWithoutHits",
     expr: `sum(increase(spegel_mirror_requests_total{${NODES}, cache="miss"}[6h])) > 100 unless (sum(increase(spegel_mirror_requests_total{${NODES}, cache="hit"}[6h])) > 0 or count(spegel_swarm_peers{${NODES}}) < 2)`,
     for: "1h",

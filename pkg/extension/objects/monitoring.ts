@@ -16,6 +16,7 @@ export const NODE_METRICS: readonly string[] = [
   "node_textfile_mtime_seconds",
   "spegel_advertised_content_digests",
   "spegel_corrupt_contents",
+  "spegel_images_without_layers",
   "spegel_mirror_peer_failures_total",
   "spegel_mirror_requests_total",
   "spegel_mirror_sources_lost_total",
