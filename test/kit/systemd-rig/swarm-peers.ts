@@ -6,6 +6,8 @@
  *
  * Prints `announced` once every node has handed its keys to its router, and stays until it is told to stop.
  */
+import { AsyncLocalStorage } from "node:async_hooks";
+import net from "node:net";
 import { silentLogger } from "#log";
 import { sha256Digest } from "#oci";
 import { createStaticBootstrap, openSwarm, silentSwarmMetrics } from "#swarm";
@@ -15,16 +17,26 @@ const stop = new AbortController();
 process.once("SIGTERM", () => stop.abort());
 const { signal } = stop;
 
+/** Each node connects from its own address, as on machines of their own: a node takes few from one address. */
+const source = new AsyncLocalStorage<string>();
+const { connect } = net;
+net.connect = ((options: net.TcpNetConnectOpts, listener?: () => void) => {
+  const localAddress = source.getStore();
+  return connect(localAddress === undefined ? options : { ...options, localAddress }, listener);
+}) as typeof net.connect;
+
 await using swarms = new AsyncDisposableStack();
 for (const address of addresses) {
   const swarm = swarms.use(
-    await openSwarm(
-      {
-        logger: silentLogger,
-        metrics: silentSwarmMetrics,
-        bootstrap: [createStaticBootstrap({ addresses: [peer], defaultPort: 5001 })],
-      },
-      { routerAddress: address, dataDirectory: undefined, signal },
+    await source.run(address.split(":", 1)[0] as string, () =>
+      openSwarm(
+        {
+          logger: silentLogger,
+          metrics: silentSwarmMetrics,
+          bootstrap: [createStaticBootstrap({ addresses: [peer], defaultPort: 5001 })],
+        },
+        { routerAddress: address, dataDirectory: undefined, signal },
+      ),
     ),
   );
   const own = Array.from({ length: Number(keys) }, (_, index) =>
