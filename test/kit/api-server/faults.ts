@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { ApiStatus } from "./status.ts";
 
 export interface FaultMatch {
   readonly method?: string;
@@ -58,4 +60,30 @@ export function createFaultPlan(): FaultPlan {
       return undefined;
     },
   };
+}
+
+/** Misbehaves as the action says. False when the request is to be handled after all. */
+export async function misbehave(
+  fault: FaultAction,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<boolean> {
+  if (fault === "hang") return true;
+  if (fault === "reset") {
+    request.socket.destroy();
+    return true;
+  }
+  if ("after" in fault) {
+    await fault.after;
+    return false;
+  }
+  const headers: Record<string, string> = { "content-type": "application/json" };
+  if ("body" in fault) {
+    response.writeHead(200, headers).end(fault.body);
+    return true;
+  }
+  const { status, message = "injected fault", retryAfterSeconds } = fault;
+  if (retryAfterSeconds !== undefined) headers["retry-after"] = String(retryAfterSeconds);
+  response.writeHead(status, headers).end(JSON.stringify(new ApiStatus(status, "Injected", message)));
+  return true;
 }

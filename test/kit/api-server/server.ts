@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { type ApiUser, authenticate, authorize } from "./authorization.ts";
-import type { FaultAction, FaultPlan } from "./faults.ts";
+import { type FaultPlan, misbehave } from "./faults.ts";
 import type { Reads, WatchSink } from "./reads.ts";
 import { qualifiedName, resourceId, type ServedResource } from "./resources.ts";
 import { ApiStatus, badRequest, internal, invalid, notFound } from "./status.ts";
@@ -130,35 +130,6 @@ function checkFieldValidation(url: URL): void {
   const value = url.searchParams.get("fieldValidation");
   if (value !== null && !["Strict", "Warn", "Ignore"].includes(value))
     throw invalid("CreateOptions", "", `fieldValidation: Unsupported value: "${value}"`);
-}
-
-/** True when the request was dealt with. */
-async function misbehave(
-  fault: FaultAction,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<boolean> {
-  if (fault === "hang") return true;
-  if (fault === "reset") {
-    request.socket.destroy();
-    return true;
-  }
-  if ("after" in fault) {
-    await fault.after;
-    return false;
-  }
-  if ("body" in fault) {
-    response.writeHead(200, { "content-type": "application/json" }).end(fault.body);
-    return true;
-  }
-  if (fault.retryAfterSeconds !== undefined)
-    response.setHeader("retry-after", String(fault.retryAfterSeconds));
-  sendJson(
-    response,
-    fault.status,
-    new ApiStatus(fault.status, "Injected", fault.message ?? "injected fault"),
-  );
-  return true;
 }
 
 function openWatch(parts: ServerParts, response: ServerResponse): WatchSink {

@@ -5,6 +5,7 @@ import type { AddressInfo, Socket } from "node:net";
 import { createKeyPair, issueAuthority, issueLeaf } from "#pki";
 import type { ApiUser } from "./authorization.ts";
 import { createFaultPlan, type Faults } from "./faults.ts";
+import { kubeconfigOf } from "./kubeconfig.ts";
 import { createReads } from "./reads.ts";
 import { apiVersionOf, DEFAULT_RESOURCES, resourceId, type ServedResource } from "./resources.ts";
 import { answer, type OpenWatch, type RequestRecord } from "./server.ts";
@@ -220,19 +221,4 @@ async function createIdentity(): Promise<{ authority: string; certificate: strin
     key,
   });
   return { authority: authority.certificatePem, certificate: leaf.certificatePem, key: leaf.privateKeyPem };
-}
-
-function kubeconfigOf(url: string, authority: string, user: { token?: string; tokenFile?: string }): string {
-  const cluster = {
-    server: url,
-    ...(authority !== "" && { "certificate-authority-data": Buffer.from(authority).toString("base64") }),
-  };
-  return JSON.stringify({
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "test",
-    clusters: [{ name: "test", cluster }],
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    users: [{ name: "test", user }],
-  });
 }

@@ -2,7 +2,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Agent, createServer, request as sendRequest } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
-import { createFaultPlan, type FaultAction, type FaultMatch } from "../api-server/faults.ts";
+import { createFaultPlan, type FaultAction, type FaultMatch, misbehave } from "../api-server/faults.ts";
+import { kubeconfigOf } from "../api-server/kubeconfig.ts";
 
 /** What stands before an API server: it makes every write strict, remembers requests, and misbehaves on demand. */
 export interface APIServerFront extends AsyncDisposable {
@@ -138,50 +139,4 @@ export async function openFront(target: FrontTarget): Promise<APIServerFront> {
 function strict(method: string, url: string): string {
   if (!WRITES.has(method) || url.includes("fieldValidation=")) return url;
   return `${url}${url.includes("?") ? "&" : "?"}fieldValidation=Strict`;
-}
-
-/** @returns false when the request is to be handled after all */
-async function misbehave(
-  fault: FaultAction,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<boolean> {
-  if (fault === "hang") return true;
-  if (fault === "reset") {
-    request.socket.destroy();
-    return true;
-  }
-  if ("after" in fault) {
-    await fault.after;
-    return false;
-  }
-  if ("body" in fault) {
-    response.writeHead(200, { "content-type": "application/json" }).end(fault.body);
-    return true;
-  }
-  const { status, message = "a fault of the test", retryAfterSeconds } = fault;
-  response.writeHead(status, {
-    "content-type": "application/json",
-    ...(retryAfterSeconds !== undefined && { "retry-after": String(retryAfterSeconds) }),
-  });
-  response.end(
-    JSON.stringify({ kind: "Status", apiVersion: "v1", status: "Failure", message, code: status }),
-  );
-  return true;
-}
-
-function kubeconfigOf(
-  url: string,
-  authority: string,
-  user: { readonly token?: string; readonly tokenFile?: string },
-): string {
-  const cluster = { server: url, "certificate-authority-data": Buffer.from(authority).toString("base64") };
-  return JSON.stringify({
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "test",
-    clusters: [{ name: "test", cluster }],
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    users: [{ name: "test", user }],
-  });
 }
