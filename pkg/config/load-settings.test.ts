@@ -67,7 +67,10 @@ describe("loadSettings", () => {
   });
 
   it("names each wrong setting by where it was written", async () => {
-    assert.match((await problemsOf([])).join("\n"), /^bootstrapKind: is required; one of dns, http, static, kubernetes$/);
+    assert.match(
+      (await problemsOf([])).join("\n"),
+      /^bootstrapKind: is required; one of dns, http, static, kubernetes$/,
+    );
     assert.match(
       (await problemsOf(["--bootstrap-kind=p2p"]))[0] ?? "",
       /^--bootstrap-kind: "p2p" is not valid; one of dns/,
