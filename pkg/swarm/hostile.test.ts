@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { describe, it } from "node:test";
 import type { Stream } from "@libp2p/interface";
 import { peerIdFromString } from "@libp2p/peer-id";
@@ -8,9 +9,9 @@ import { eventually } from "#routing/testing";
 import { contactOf } from "./contact.ts";
 import type { Host } from "./host.ts";
 import type { Swarm } from "./index.ts";
-import { multihashOf } from "./key.ts";
+import { binaryString, multihashOf } from "./key.ts";
 import { createFrameReader } from "./protocol/frame.ts";
-import { encodeMessage, encodePeer, MessageType } from "./protocol/message.ts";
+import { encodeAddProviders, encodeMessage, encodePeer, MessageType } from "./protocol/message.ts";
 import { addressOf, find, openBareHost, openNode, testSignal as signal } from "./testing/nodes.ts";
 import { contactNumber } from "./testing/virtual-swarm.ts";
 
@@ -94,7 +95,7 @@ describe("a node among hostile peers", () => {
   });
 
   it("ends an idle stream, and one that never finishes its message", async () => {
-    await using node = await openNode("127.0.0.2:0", [], { server: { idleTimeoutMs: 30 } });
+    await using node = await openNode("127.0.0.2:0", [], { server: { idleTimeoutMs: 1_000 } });
     await using stranger = await openBareHost("127.0.0.7");
     const idle = await streamTo(node, stranger);
     await ask(idle, PING);
@@ -194,5 +195,103 @@ describe("a node among hostile peers", () => {
     );
     const answer = await ask(stream, { type: MessageType.GET_PROVIDERS, key: multihashOf("k") });
     assert.ok(!Buffer.from(answer).includes("evil"));
+  });
+
+  it("keeps its own share for others when one peer floods it with records", async () => {
+    await using node = await openNode("127.0.0.2:0", [], { providers: { maxRecords: 100 } });
+    await using flooder = await openBareHost("127.0.0.7");
+    await using honest = await openBareHost("127.0.0.8");
+    const leave = async (host: Host, keys: readonly string[]): Promise<void> => {
+      const stream = await streamTo(node, host);
+      const info = encodePeer({
+        id: Buffer.from(host.self.id, "latin1"),
+        addresses: [Uint8Array.of(4, 127, 0, 0, 7, 6, 0, 80)],
+      });
+      for (let i = 0; i < keys.length; i += 250) {
+        const hashes = keys.slice(i, i + 250).map((key) => binaryString(multihashOf(key)));
+        stream.send(encodeAddProviders(hashes, info));
+        await ask(stream, PING);
+      }
+    };
+    await leave(
+      flooder,
+      Array.from({ length: 3_000 }, (_, i) => `flood ${i}`),
+    );
+    await leave(honest, ["honest"]);
+    await leave(
+      flooder,
+      Array.from({ length: 3_000 }, (_, i) => `more ${i}`),
+    );
+    assert.deepEqual(
+      (await find(node, "honest", 1)).map(({ id }) => id),
+      [honest.self.peerId.toString()],
+    );
+  });
+
+  it("answers others while one peer asks without end and reads nothing", async () => {
+    await using node = await openNode("127.0.0.2:0");
+    await using greedy = await openBareHost("127.0.0.7");
+    const stream = await streamTo(node, greedy);
+    await ask(stream, PING);
+    stream.pause(); // its window fills with answers, and then nothing more is taken from it
+    const questions = Buffer.concat(
+      Array.from({ length: 500 }, () =>
+        encodeMessage({ type: MessageType.PUT_VALUE, key: new Uint8Array(80) }),
+      ),
+    );
+    for (let i = 0; i < 200 && stream.send(questions); i++);
+    await assertServing(node);
+  });
+
+  it("holds only so many connections that never speak, and lets them go", async () => {
+    await using node = await openNode("127.0.0.2:0");
+    const port = Number(node.addresses()[0]?.split("/")[4]);
+    const ends: Promise<unknown>[] = [];
+    for (let i = 0; i < 150; i++) {
+      const socket = connect({ host: "127.0.0.2", port, localAddress: "127.0.0.77" });
+      socket.on("error", () => {});
+      socket.resume();
+      ends.push(new Promise((resolve) => socket.on("close", resolve)));
+    }
+    await assertServing(node);
+    await Promise.all(ends);
+  });
+
+  it("dials a dead node once in a while, however often it is named", async () => {
+    let dials = 0;
+    const dead = createServer((socket) => {
+      dials++;
+      socket.destroy();
+    }).listen(0, "127.0.0.9");
+    await once(dead, "listening");
+    try {
+      const { port } = dead.address() as AddressInfo;
+      const info = encodePeer({
+        id: Buffer.from(contactNumber(4).id, "latin1"),
+        addresses: [Uint8Array.of(4, 127, 0, 0, 9, 6, port >> 8, port & 255)],
+      });
+      await using liar = await openBareHost("127.0.0.7", (stream) =>
+        stream.addEventListener(
+          "message",
+          () => void stream.send(encodeMessage({ type: MessageType.GET_PROVIDERS, closerPeers: [info] })),
+        ),
+      );
+      await using node = await openNode("127.0.0.2:0");
+      await liar.connect([addressOf(node)], { signal });
+      await eventually(
+        () => node.peerCount(),
+        (count) => count === 1,
+      );
+      await find(node, "first");
+      await eventually(
+        () => dials,
+        (count) => count > 0,
+      );
+      const dialsBefore = dials;
+      for (let i = 0; i < 20; i++) await find(node, `key ${i}`);
+      assert.ok(dials - dialsBefore <= 2, `${dials - dialsBefore} dials for 20 look-ups`);
+    } finally {
+      dead.close();
+    }
   });
 });
