@@ -8,7 +8,7 @@ import {
   type Settings,
   usage,
 } from "#config";
-import { parseListenAddress } from "#http";
+import { isHostPort, listenAddressProblem } from "#http";
 import { LOG_LEVELS, type LogLevel } from "#log";
 
 /** The settings of `admission` after parsing. Names follow Gardener's extension library. */
@@ -128,8 +128,8 @@ function judge(flags: AdmissionFlags): ConfigProblem[] {
     ["--metrics-bind-address", flags.metricsBindAddress],
     ["--health-bind-address", flags.healthBindAddress],
   ] as const) {
-    const message = `"${address.slice(0, 80)}" is not an address of the form host:port or :port`;
-    demand(isListenAddress(address), path, message);
+    const problem = listenAddressProblem(address);
+    demand(problem === undefined, path, problem ?? "");
   }
   for (const [path, value, first, last] of [
     ["--shutdown-delay-seconds", flags.shutdownDelaySeconds, 0, 300],
@@ -140,23 +140,7 @@ function judge(flags: AdmissionFlags): ConfigProblem[] {
     demand(isWithin, path, `must be between ${first} and ${last}`);
   }
   problems.push(...judgePortDefaults(flags));
-  const isReachable = flags.webhookConfigMode === "service" || isHost(flags.webhookConfigUrl);
+  const isReachable = flags.webhookConfigMode === "service" || isHostPort(flags.webhookConfigUrl ?? "");
   demand(isReachable, "--webhook-config-url", "must be host or host:port in mode url");
   return problems;
-}
-
-function isListenAddress(address: string): boolean {
-  try {
-    parseListenAddress(address);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function isHost(address: string | undefined): boolean {
-  const url = URL.parse(`https://${address ?? ""}`);
-  return (
-    url !== null && url.hostname !== "" && url.pathname === "/" && url.search === "" && url.username === ""
-  );
 }

@@ -7,7 +7,7 @@ import {
   type Settings,
   usage,
 } from "#config";
-import { parseListenAddress } from "#http";
+import { listenAddressProblem } from "#http";
 import { LOG_LEVELS, type LogLevel } from "#log";
 import type { IPFamily } from "#nodelist";
 
@@ -100,7 +100,7 @@ function splitWords(words: readonly string[]): string[] {
 function judge(flags: RawFlags): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   for (const key of ["listenAddress", "healthAddress", "metricsAddress"] as const) {
-    const problem = listenProblem(flags[key]);
+    const problem = listenAddressProblem(flags[key]);
     if (problem !== undefined)
       problems.push({ path: `--${key.replace("Address", "-address")}`, message: problem });
   }
@@ -123,14 +123,4 @@ function judge(flags: RawFlags): ConfigProblem[] {
     problems.push({ path: "--shutdown-delay-seconds", message });
   }
   return problems;
-}
-
-function listenProblem(address: string): string | undefined {
-  try {
-    parseListenAddress(address);
-    return undefined;
-  } catch (error) {
-    if (error instanceof RangeError) return error.message;
-    throw error;
-  }
 }

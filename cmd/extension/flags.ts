@@ -9,7 +9,7 @@ import {
   usage,
 } from "#config";
 import { errorMessage } from "#errors";
-import { parseListenAddress } from "#http";
+import { isHostPort, listenAddressProblem } from "#http";
 import { LOG_LEVELS, type LogLevel } from "#log";
 import { createFilters } from "#mirror";
 import { overwriteImages } from "./image-vector.ts";
@@ -266,11 +266,8 @@ function judge(flags: RawFlags, controllers: readonly string[]): ConfigProblem[]
     ["--metrics-bind-address", flags.metricsBindAddress],
     ["--health-bind-address", flags.healthBindAddress],
   ] as const) {
-    demand(
-      isListenAddress(address),
-      path,
-      `"${address.slice(0, 80)}" is not an address of the form host:port or :port`,
-    );
+    const problem = listenAddressProblem(address);
+    demand(problem === undefined, path, problem ?? "");
   }
   within(flags.maxConcurrentReconciles, "--max-concurrent-reconciles", 1, 1000);
   within(flags.heartbeatRenewIntervalSeconds, "--heartbeat-renew-interval-seconds", 1, 3600);
@@ -302,7 +299,7 @@ function judge(flags: RawFlags, controllers: readonly string[]): ConfigProblem[]
   );
   const isUrlMode = flags.webhookConfigMode === "url";
   demand(
-    !isUrlMode || isHostPort(flags.webhookConfigUrl),
+    !isUrlMode || isHostPort(flags.webhookConfigUrl ?? ""),
     "--webhook-config-url",
     "must be host:port in mode url",
   );
@@ -317,20 +314,4 @@ function judgeFilters(registryFilters: readonly string[]): ConfigProblem[] {
   } catch (error) {
     return [{ path: "--registry-filters", message: errorMessage(error) }];
   }
-}
-
-function isListenAddress(address: string): boolean {
-  try {
-    parseListenAddress(address);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function isHostPort(address: string | undefined): boolean {
-  const url = URL.parse(`https://${address ?? ""}`);
-  return (
-    url !== null && url.hostname !== "" && url.pathname === "/" && url.search === "" && url.username === ""
-  );
 }

@@ -23,7 +23,13 @@ export {
   type ServerCertificate,
 } from "./certificate-source.ts";
 export { HTTPError, type HTTPErrorCode } from "./errors.ts";
-export { formatHostPort, type ListenAddress, parseListenAddress } from "./listen-address.ts";
+export {
+  formatHostPort,
+  isHostPort,
+  type ListenAddress,
+  listenAddressProblem,
+  parseListenAddress,
+} from "./listen-address.ts";
 export { openPlainServer, type PlainServer, type PlainServerOptions } from "./plain-server.ts";
 export { createProbeServer, type ProbeServerDeps } from "./probe-server.ts";
 export {

@@ -29,3 +29,22 @@ export function parseListenAddress(text: string): ListenAddress {
 export function formatHostPort(host: string, port: number): string {
   return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
 }
+
+/** What is wrong with a listen address, or undefined. */
+export function listenAddressProblem(text: string): string | undefined {
+  try {
+    parseListenAddress(text);
+    return undefined;
+  } catch (error) {
+    if (error instanceof RangeError) return error.message;
+    throw error;
+  }
+}
+
+/** True for what may stand between `https://` and the path of a URL: `host` or `host:port`, and nothing else. */
+export function isHostPort(text: string): boolean {
+  const url = URL.parse(`https://${text}`);
+  return (
+    url !== null && url.hostname !== "" && url.pathname === "/" && url.search === "" && url.username === ""
+  );
+}
