@@ -187,6 +187,15 @@ describe("registries of one swarm, Go's and ours", { skip: skipReason() }, () =>
       }
     });
 
+    it(`pass a blob ${name} from its one holder to many at once`, async () => {
+      const { digest, bytes } = await put("blobs");
+      const answers = await Promise.all(Array.from({ length: 12 }, () => pull(asked, "blobs", digest)));
+      for (const { status, body } of answers) {
+        assert.equal(status, 200, String(body));
+        assert.deepEqual(body, bytes);
+      }
+    });
+
     it(`answer 404 ${name} for what nobody has`, async () => {
       for (const [kind, reference] of [
         ["blobs", newBlob().digest],

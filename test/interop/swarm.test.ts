@@ -98,6 +98,58 @@ describe("a swarm with go-libp2p peers", { skip: skipReason() }, () => {
       );
   });
 
+  it("means the same by a key as Go: same content id, same place", async () => {
+    await using peer = await startPeer();
+    await using node = await openNode([bootstrapFrom(peer)]);
+    const vectors = {
+      foobar: "bafkreigdvoh7cnza5cwzar65hfdgwpejotszfqx2ha6uuolaofgk54ge6i",
+      "docker.io/library/busybox:1.37.0": "bafkreifdixuobjojcs6sm3w52326ep262547uydcgu5g5vge432a5tk4na",
+      "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855":
+        "bafkreiadmttyx2evz34sjg4dwignwy3czu6dc72veqdgsysclc6ejgug7q",
+    };
+    for (const [key, cid] of Object.entries(vectors)) {
+      assert.equal(await peer.request({ op: "cid", keys: [key] }), cid);
+      await node.advertise([key], { signal });
+      await eventually(
+        () => recordsIn(peer, key),
+        (ids) => ids.join() === node.peerId,
+      );
+    }
+  });
+
+  it("goes on with a Go peer that restarts with a new identity at its old address", async () => {
+    await using node = await openNode([], { routerAddress: "127.0.0.14:0" });
+    const addrs = [`${node.addresses()[0]}/p2p/${node.peerId}`];
+    let listen: string;
+    {
+      await using old = await startPeer("-listen", "/ip4/127.0.0.15/tcp/0");
+      await old.request({ op: "join", addrs });
+      const key = newKey();
+      await old.request({ op: "advertise", keys: [key] });
+      await eventually(
+        () => find(node, key),
+        (peers) => peers.length === 1,
+      );
+      listen = old.addresses[0] as string;
+    }
+    await using renewed = await startPeer("-listen", listen);
+    await renewed.request({ op: "join", addrs });
+    const [theirs, ours] = [newKey(), newKey()];
+    await renewed.request({ op: "advertise", keys: [theirs] });
+    assert.deepEqual(
+      await eventually(
+        () => find(node, theirs),
+        (peers) => peers.length > 0,
+      ),
+      [{ id: renewed.id, addresses: ["127.0.0.15"] }],
+    );
+    await node.advertise([ours], { signal });
+    await eventually(
+      () => recordsIn(renewed, ours),
+      (ids) => ids.join() === node.peerId,
+    );
+  });
+
   it("stores a record of one Go peer for another", async () => {
     await using node = await openNode([]);
     await using holder = await startPeer("-listen", "/ip4/127.0.0.7/tcp/0");

@@ -280,6 +280,9 @@ func (m *member) answer(r request) (any, error) {
 			infos = append(infos, *provider)
 		}
 		return idsOf(infos), err
+	case "cid":
+		key, err := cidOf(r.Keys[0])
+		return key.String(), err
 	case "join":
 		return m.join(ctx, r.Addrs)
 	case "joinhttp":
