@@ -9,6 +9,7 @@ import { binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import type { ChannelPool } from "./protocol/channel.ts";
 import { createFrameReader } from "./protocol/frame.ts";
 import { decodeMessage, MessageType } from "./protocol/message.ts";
+import { installVirtualClock, seededRandom } from "./testing/virtual-clock.ts";
 import { contactNumber } from "./testing/virtual-swarm.ts";
 
 interface Rig extends Disposable {
@@ -300,6 +301,23 @@ describe("an announcer", () => {
       (count) => count > renewed + 3,
     );
     assert.ok(times("dropped") <= before + 1, "at most the one that was on its way");
+  });
+
+  it("spreads the renewal of keys that came in one burst over a third of the interval", async () => {
+    using clock = installVirtualClock(seededRandom(1));
+    using rig = openRig(numbers(1, 1));
+    rig.announcer.add(Array.from({ length: 300 }, (_, i) => `key ${i}`));
+    await clock.advance(1_000);
+    assert.equal(sentInAll(rig), 300);
+    await clock.advance(9.9 * 60_000);
+    assert.equal(sentInAll(rig), 300);
+    for (let minute = 10; minute < 15; minute++) {
+      const before = sentInAll(rig);
+      await clock.advance(61_000);
+      const renewed = sentInAll(rig) - before;
+      assert.ok(renewed > 30 && renewed < 100, `${renewed} in minute ${minute}`);
+    }
+    assert.equal(sentInAll(rig), 600);
   });
 
   it("holds a bounded number of keys and says so", () => {
