@@ -9,6 +9,14 @@ const BINARY_DIRECTORY = "/opt/bin";
 export const SPEGEL_BINARY_PATH = `${BINARY_DIRECTORY}/spegel`;
 /** Where the executable lies in the node image (imageRef's `filePathInImage`). */
 export const SPEGEL_BINARY_PATH_IN_IMAGE = "/spegel";
+/**
+ * What the executable needs beside glibc: on the node, and in the node image. It looks in `lib` beside itself first, so
+ * an operating system without them, or with older ones, will do.
+ */
+export const SPEGEL_LIBRARIES = ["libgcc_s.so.1", "libstdc++.so.6"].map((name) => ({
+  path: `${BINARY_DIRECTORY}/lib/${name}`,
+  pathInImage: `/lib/${name}`,
+}));
 export const SPEGEL_METRICS_SCRIPT_PATH = `${BINARY_DIRECTORY}/spegel_metrics.sh`;
 
 export const SPEGEL_UNIT_NAME = "spegel.service";

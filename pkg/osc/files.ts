@@ -8,6 +8,7 @@ import {
   CONFIGURATION_FILE,
   SPEGEL_BINARY_PATH,
   SPEGEL_BINARY_PATH_IN_IMAGE,
+  SPEGEL_LIBRARIES,
 } from "#nodelayout";
 import type { NodeSettings } from "./context.ts";
 import { removeFile, upsertFile } from "./draft.ts";
@@ -20,13 +21,21 @@ export const CERTIFICATE_PATHS = [CA_CERTIFICATE_FILE, CLIENT_CERTIFICATE_FILE, 
   (name) => `${CERTIFICATE_DIRECTORY}/${name}`,
 );
 
-/** The daemon, taken out of its image by the node agent. */
+/** The daemon and its libraries, taken out of their image by the node agent. */
 export function addExecutable(osc: OperatingSystemConfig, node: NodeSettings): OperatingSystemConfig {
-  return upsertFile(osc, {
-    path: SPEGEL_BINARY_PATH,
-    permissions: MODE_EXECUTABLE,
-    content: { imageRef: { image: node.image, filePathInImage: SPEGEL_BINARY_PATH_IN_IMAGE } },
-  });
+  const files = [
+    { path: SPEGEL_BINARY_PATH, pathInImage: SPEGEL_BINARY_PATH_IN_IMAGE, permissions: MODE_EXECUTABLE },
+    ...SPEGEL_LIBRARIES.map((library) => ({ ...library, permissions: MODE_PUBLIC })),
+  ];
+  return files.reduce(
+    (draft, { path, pathInImage, permissions }) =>
+      upsertFile(draft, {
+        path,
+        permissions,
+        content: { imageRef: { image: node.image, filePathInImage: pathInImage } },
+      }),
+    osc,
+  );
 }
 
 /** The client certificate for the bootstrapper, by reference: no key ever stands in the object itself. */

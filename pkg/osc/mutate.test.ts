@@ -125,6 +125,8 @@ describe("addSpegel", () => {
       added.map((file) => [file.path, file.permissions, Object.keys(file.content)[0]]),
       [
         ["/opt/bin/spegel", 493, "imageRef"],
+        ["/opt/bin/lib/libgcc_s.so.1", 420, "imageRef"],
+        ["/opt/bin/lib/libstdc++.so.6", 420, "imageRef"],
         ["/var/lib/spegel/certs/ca.crt", 420, "secretRef"],
         ["/var/lib/spegel/certs/tls.crt", 420, "secretRef"],
         ["/var/lib/spegel/certs/tls.key", 384, "secretRef"],
@@ -132,9 +134,13 @@ describe("addSpegel", () => {
       ],
     );
     assert.deepEqual(added[0]?.content.imageRef, { image: OPTIONS.image, filePathInImage: "/spegel" });
-    assert.deepEqual(added[1]?.content.secretRef, { name: STATUS.caBundleSecretName, dataKey: "bundle.crt" });
-    assert.deepEqual(added[3]?.content.secretRef, { name: STATUS.clientSecretName, dataKey: "tls.key" });
-    assert.equal(added[4]?.content.inline?.encoding, "b64");
+    assert.deepEqual(added[2]?.content.imageRef, {
+      image: OPTIONS.image,
+      filePathInImage: "/lib/libstdc++.so.6",
+    });
+    assert.deepEqual(added[3]?.content.secretRef, { name: STATUS.caBundleSecretName, dataKey: "bundle.crt" });
+    assert.deepEqual(added[5]?.content.secretRef, { name: STATUS.clientSecretName, dataKey: "tls.key" });
+    assert.equal(added[6]?.content.inline?.encoding, "b64");
   });
 
   it("adds the daemon with the flags and limits of the node", () => {
@@ -172,6 +178,8 @@ describe("addSpegel", () => {
     assert.equal(unit.enable, true);
     assert.deepEqual(unit.filePaths, [
       "/opt/bin/spegel",
+      "/opt/bin/lib/libgcc_s.so.1",
+      "/opt/bin/lib/libstdc++.so.6",
       "/var/lib/spegel/certs/ca.crt",
       "/var/lib/spegel/certs/tls.crt",
       "/var/lib/spegel/certs/tls.key",
@@ -529,7 +537,7 @@ describe("mutateOSC", () => {
       return mutation.kind === "change" ? mutation.patch.map(({ op, path }) => `${op} ${path}`) : [];
     };
     assert.deepEqual(await patchOf(RECONCILE), [
-      ...Array.from({ length: 5 }, () => "add /spec/files/-"),
+      ...Array.from({ length: 7 }, () => "add /spec/files/-"),
       "add /spec/units/-",
       "add /spec/units/-",
       "replace /spec/criConfig/containerd/registries/0",

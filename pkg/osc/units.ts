@@ -8,6 +8,7 @@ import {
   CONTAINERD_SOCKET,
   DATA_DIRECTORY,
   SPEGEL_BINARY_PATH,
+  SPEGEL_LIBRARIES,
   SPEGEL_METRICS_SCRIPT_PATH,
   SPEGEL_METRICS_UNIT_NAME,
   SPEGEL_UNIT_NAME,
@@ -43,6 +44,7 @@ function spegelUnit(node: NodeSettings): Unit {
     content: spegelUnitText(node),
     filePaths: [
       SPEGEL_BINARY_PATH,
+      ...SPEGEL_LIBRARIES.map(({ path }) => path),
       ...CERTIFICATE_PATHS,
       ...(hasConfiguration(node) ? [CONFIGURATION_FILE] : []),
     ],

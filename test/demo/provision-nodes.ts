@@ -10,6 +10,7 @@ import {
   CLIENT_KEY_FILE,
   CONTAINERD_CERTS_DIRECTORY,
   SPEGEL_BINARY_PATH,
+  SPEGEL_LIBRARIES,
 } from "#nodelayout";
 import { readImageFile, readImageLayout } from "../kit/image-maker/index.ts";
 import type { DemoImage } from "./demo-image.ts";
@@ -69,6 +70,7 @@ async function extractImageFile(
 async function checkNode(node: DemoNode, options: ProvisionOptions): Promise<void> {
   const modes: Readonly<Record<string, number>> = {
     [SPEGEL_BINARY_PATH]: 0o755,
+    ...Object.fromEntries(SPEGEL_LIBRARIES.map(({ path }) => [path, 0o644])),
     [`${CERTIFICATE_DIRECTORY}/${CA_CERTIFICATE_FILE}`]: 0o644,
     [`${CERTIFICATE_DIRECTORY}/${CLIENT_CERTIFICATE_FILE}`]: 0o644,
     [`${CERTIFICATE_DIRECTORY}/${CLIENT_KEY_FILE}`]: 0o600,

@@ -168,7 +168,12 @@ describe("applyOSC", () => {
       }),
       options,
     );
-    assert.deepEqual([image.changedFiles, image.restartedUnits], [["/opt/bin/spegel"], ["spegel.service"]]);
+    assert.deepEqual(image.changedFiles, [
+      "/opt/bin/spegel",
+      "/opt/bin/lib/libgcc_s.so.1",
+      "/opt/bin/lib/libstdc++.so.6",
+    ]);
+    assert.deepEqual(image.restartedUnits, ["spegel.service"]);
     const metrics = await applyOSC(
       mutated({
         registryPort: 15500,
@@ -198,10 +203,11 @@ describe("applyOSC", () => {
     const applied = await applyOSC(ORIGINAL, options);
     assert.deepEqual(applied.stoppedUnits, ["spegel.service", "spegel-metrics.service"]);
     assert.deepEqual(applied.removedRegistries, ["_default"]);
-    assert.equal(applied.removedFiles.length, 5);
+    assert.equal(applied.removedFiles.length, 7);
     assert.equal(applied.restartsContainerd, true);
     for (const path of [
       "/opt/bin/spegel",
+      "/opt/bin/lib/libstdc++.so.6",
       "/var/lib/spegel/certs/tls.key",
       "/etc/systemd/system/spegel.service",
       "/etc/containerd/certs.d/_default",

@@ -10,6 +10,7 @@ import {
   CONTAINERD_CONTENT_PATH,
   CONTAINERD_SOCKET,
   SPEGEL_BINARY_PATH_IN_IMAGE,
+  SPEGEL_LIBRARIES,
   TEXTFILE_DIRECTORY,
   TEXTFILE_NAME,
 } from "#nodelayout";
@@ -25,6 +26,11 @@ import { bootMachine, type SystemdMachine } from "./machine.ts";
 import { CA_SECRET, CLIENT_SECRET, plainConfiguration, spegelConfiguration } from "./node-configuration.ts";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+/** What the node image has; `dist/` has the same files at the same places. */
+const FILES_OF_IMAGE = [
+  SPEGEL_BINARY_PATH_IN_IMAGE,
+  ...SPEGEL_LIBRARIES.map(({ pathInImage }) => pathInImage),
+];
 const NODE_IMAGE = "registry.example.test/spegel@sha256:0";
 const BOOTSTRAPPER = "bootstrapper.example.test";
 const BOOTSTRAPPER_PORT = 8443;
@@ -234,8 +240,8 @@ export async function openSystemdRig(options: SystemdRigOptions): Promise<System
         root: machine.root,
         resolveSecret: async (name) => certificates.secrets[name],
         extractImageFile: async (_image, path) => {
-          if (path !== SPEGEL_BINARY_PATH_IN_IMAGE) throw new Error(`the image has no ${path}`);
-          return readFile(join(ROOT, "dist/spegel"));
+          if (!FILES_OF_IMAGE.includes(path)) throw new Error(`the image has no ${path}`);
+          return readFile(join(ROOT, "dist", path));
         },
         defaultContainerdConfig: await machine.demand("containerd", "config", "default"),
       });
