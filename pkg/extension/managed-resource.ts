@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import { brotliCompressSync, constants } from "node:zlib";
 import { stringify } from "yaml";
 import type { ManagedResource } from "#api/gardener";
-import { sleep } from "#async";
+import { createBackoff, sleep } from "#async";
 import { hasCode } from "#errors";
 import { type KubeClient, type KubeObject, SECRETS, type Secret } from "#kube";
 import { ExtensionError } from "./errors.ts";
@@ -213,8 +213,13 @@ export async function awaitGone(
   });
 }
 
+/** A worker waits here: what is quickly done must not hold it for a whole interval. */
+const FIRST_POLL_MS = 250;
+
 /** Looks until the condition holds or the time is over, at least once. */
 async function poll(options: WaitOptions, isDone: () => Promise<boolean>): Promise<void> {
   const deadline = performance.now() + options.timeoutMs;
-  while (!(await isDone()) && performance.now() < deadline) await sleep(options.pollIntervalMs, options);
+  const initialMs = Math.min(FIRST_POLL_MS, options.pollIntervalMs);
+  const pause = createBackoff({ initialMs, maxMs: options.pollIntervalMs });
+  while (!(await isDone()) && performance.now() < deadline) await sleep(pause.next(), options);
 }

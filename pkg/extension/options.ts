@@ -14,7 +14,7 @@ export interface ExtensionOptions {
   readonly bootstrapperRequests: { readonly cpu: string; readonly memory: string };
   /** The controller runs in a Shoot with its control plane inside: there is nothing to do then. */
   readonly selfHostedShootCluster: boolean;
-  /** Between looks at a ManagedResource that is awaited. */
+  /** Between looks at a ManagedResource that is awaited, once it has been for a while. */
   readonly pollIntervalMs: number;
   /** For objects to become healthy, and to be gone; below the run's three minutes, so that a failure is reported. */
   readonly healthTimeoutMs: number;

@@ -71,6 +71,7 @@ async function measure(name: string, ask: (namespace: string) => Promise<void>):
     await gardenlet.awaitReady(namespace);
   });
   const seconds = (performance.now() - startedMs) / 1000;
+  console.log(`${name}: ${seconds.toFixed(1)} s`); // the rest may take a while
   rows.push([
     name,
     `${seconds.toFixed(1)} s`,
