@@ -393,14 +393,10 @@ interface Wire {
 function kindOf(frames: Uint8Array): MessageKind {
   let at = 0;
   while (((frames[at] ?? 0) & 0x80) !== 0) at++; // the length
-  switch (frames[at + 2]) {
-    case MessageType.GET_PROVIDERS:
-      return "look-ups";
-    case MessageType.FIND_NODE:
-      return "nodes";
-    default:
-      return "records"; // ADD_PROVIDER, and the PING that asks whether it was read
-  }
+  const type = frames[at + 2];
+  if (type === MessageType.GET_PROVIDERS) return "look-ups";
+  if (type === MessageType.FIND_NODE) return "nodes";
+  return "records"; // ADD_PROVIDER, and the PING that asks whether it was read
 }
 
 type Listener = (event: { readonly data: Uint8Array }) => void;
