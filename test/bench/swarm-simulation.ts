@@ -23,7 +23,7 @@ for (const nodes of values.nodes.split(",").map(Number)) {
     seed: Number(values.seed),
     keysPerNode: Number(values.keys),
     lookupsPerSecond: 50,
-    calmMinutes: 0.5,
+    calmMinutes: nodes > 1_000 ? 1 : 2,
     churnMinutes: nodes > 1_000 ? 1 : 3,
     churnPerMinute: 0.1,
     partitionSeconds: 30,

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Our swarm beside js-libp2p's kad-dht as is and go-libp2p's kad-dht with Spegel's settings: 10 and 50 nodes each, all
- * alive at once and measured in turns, so that the machine's speed is the same for all. Nodes share processes in the
- * same way for all candidates; the two that are measured have one for themselves.
+ * Our swarm beside js-libp2p's kad-dht as is and go-libp2p's kad-dht with Spegel's settings: 10 and 50 nodes each. One
+ * swarm is alive at a time, because its idle nodes would take processor time from the others; they take turns
+ * `--repeats` times, and a figure is the median of its repeats. Nodes share processes in the same way for all
+ * candidates; the two that are measured have one for themselves. Each swarm answers one round of look-ups before those
+ * that count.
  *
- *   node test/bench/swarm.ts [--nodes=10,50] [--keys=5000] [--only=ours,stock,go] [--skip-memory]
+ *   node test/bench/swarm.ts [--nodes=10,50] [--keys=5000] [--only=ours,stock,go] [--repeats=1] [--skip-memory]
  *
  * Without a Go tool chain the column of Go is left out.
  */
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { buildGoPeer, skipReason } from "../interop/go-peer.ts";
 import { type Group, startGroup } from "./swarm-group.ts";
@@ -19,6 +22,7 @@ const { values } = parseArgs({
     nodes: { type: "string", default: "10,50" },
     keys: { type: "string", default: "5000" },
     only: { type: "string", default: "ours,stock,go" },
+    repeats: { type: "string", default: "1" },
     "skip-memory": { type: "boolean", default: false },
   },
 });
@@ -172,70 +176,54 @@ interface Measured {
   provideShare: number;
 }
 
-async function measureSize(candidates: readonly Candidate[], size: number): Promise<Map<string, Measured>> {
+async function measureOne(candidate: Candidate, place: number, size: number): Promise<Measured> {
   await using stack = new AsyncDisposableStack();
-  const fleets: Fleet[] = [];
-  for (const [place, candidate] of candidates.entries()) {
-    fleets.push(await startFleet(candidate, place, size, stack));
+  const fleet = await startFleet(candidate, place, size, stack);
+  await untilSettled(fleet);
+  const { measured, others } = fleet;
+  const result: Measured = {
+    first: [],
+    notFound: 0,
+    miss: [],
+    findable: [],
+    provideMs: 0,
+    provideShare: 0,
+  };
+  // Each process has provided before it is measured: Go's provider begins when it has seen the network.
+  for (const group of [measured, ...others]) {
+    const [key] = newKeys(1) as [string];
+    await group.request({ op: "provide", node: group === measured ? 1 : 0, keys: [key] });
+    await measured.request({ op: "await", node: 0, keys: [key] });
   }
-  const results = new Map<string, Measured>();
-  const keysOf = new Map<string, string[]>();
-  for (const fleet of fleets) {
-    await untilSettled(fleet);
-    results.set(fleet.name, {
-      first: [],
-      notFound: 0,
-      miss: [],
-      findable: [],
-      provideMs: 0,
-      provideShare: 0,
-    });
-    // Each process has provided before it is measured: Go's provider begins when it has seen the network.
-    for (const group of [fleet.measured, ...fleet.others]) {
-      const [key] = newKeys(1) as [string];
-      await group.request({ op: "provide", node: group === fleet.measured ? 1 : 0, keys: [key] });
-      await fleet.measured.request({ op: "await", node: 0, keys: [key] });
-    }
-    const keys: string[] = [];
-    for (const group of fleet.others) {
-      const part = newKeys(Math.ceil(FOUND_KEYS / fleet.others.length));
-      await measureProvide(fleet, { group, node: 0 }, part);
-      keys.push(...part);
-    }
-    keysOf.set(fleet.name, keys);
+  const keys: string[] = [];
+  for (const group of others) {
+    const part = newKeys(Math.ceil(FOUND_KEYS / others.length));
+    await measureProvide(fleet, { group, node: 0 }, part);
+    keys.push(...part);
   }
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const fleet of fleets) {
-      const result = results.get(fleet.name) as Measured;
-      const keys = [...(keysOf.get(fleet.name) as string[])].sort(() => Math.random() - 0.5);
-      const hits = await fleet.measured.request<(number | null)[]>({ op: "find", node: 0, keys });
-      for (const hit of hits) {
-        if (hit === null) result.notFound++;
-        else result.first.push(hit);
-      }
-      result.miss.push(
-        ...(await fleet.measured.request<number[]>({ op: "miss", node: 0, keys: newKeys(MISSES) })),
-      );
+  for (let round = 0; round <= ROUNDS; round++) {
+    keys.sort(() => Math.random() - 0.5);
+    const hits = await measured.request<(number | null)[]>({ op: "find", node: 0, keys });
+    const misses = await measured.request<number[]>({ op: "miss", node: 0, keys: newKeys(MISSES) });
+    if (round === 0) continue; // the programs have been compiled and all connections are there
+    for (const hit of hits) {
+      if (hit === null) result.notFound++;
+      else result.first.push(hit);
     }
+    result.miss.push(...misses);
   }
   for (let i = 0; i < NEW_KEYS; i++) {
-    for (const fleet of fleets) {
-      const result = results.get(fleet.name) as Measured;
-      const [key] = newKeys(1) as [string];
-      const holder = fleet.others[i % fleet.others.length] as Group;
-      const found = fleet.measured.request<number>({ op: "await", node: 0, keys: [key] });
-      const startedAtMs = await holder.request<number>({ op: "provide", node: 0, keys: [key] });
-      result.findable.push((await found) - startedAtMs);
-    }
+    const [key] = newKeys(1) as [string];
+    const holder = others[i % others.length] as Group;
+    const found = measured.request<number>({ op: "await", node: 0, keys: [key] });
+    const startedAtMs = await holder.request<number>({ op: "provide", node: 0, keys: [key] });
+    result.findable.push((await found) - startedAtMs);
   }
-  for (const fleet of fleets) {
-    const result = results.get(fleet.name) as Measured;
-    const count = fleet.name === "stock" ? Math.min(STOCK_KEYS, keyCount) : keyCount;
-    const provided = await measureProvide(fleet, { group: fleet.measured, node: 1 }, newKeys(count));
-    result.provideMs = (provided.ms * keyCount) / count;
-    result.provideShare = provided.share;
-  }
-  return results;
+  const count = fleet.name === "stock" ? Math.min(STOCK_KEYS, keyCount) : keyCount;
+  const provided = await measureProvide(fleet, { group: measured, node: 1 }, newKeys(count));
+  result.provideMs = (provided.ms * keyCount) / count;
+  result.provideShare = provided.share;
+  return result;
 }
 
 function percentile(samples: readonly number[], part: number): number {
@@ -244,7 +232,13 @@ function percentile(samples: readonly number[], part: number): number {
 }
 
 const format = (value: number): string =>
-  value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+  value >= 100
+    ? value.toFixed(0)
+    : value >= 10
+      ? value.toFixed(1)
+      : value >= 0.1
+        ? value.toFixed(2)
+        : value.toPrecision(2);
 
 const ROWS: readonly { readonly title: string; readonly of: (measured: Measured) => number }[] = [
   { title: `provide ${keyCount} keys, ms`, of: ({ provideMs }) => provideMs },
@@ -262,20 +256,28 @@ const ROWS: readonly { readonly title: string; readonly of: (measured: Measured)
 ];
 
 const candidates = await listCandidates();
+const repeats = Number(values.repeats);
 for (const size of values.nodes.split(",").map(Number)) {
-  const results = await measureSize(candidates, size);
+  const results = new Map<string, Measured[]>(candidates.map(({ name }) => [name, []]));
+  for (let repeat = 0; repeat < repeats; repeat++) {
+    for (const [place, candidate] of candidates.entries()) {
+      results.get(candidate.name)?.push(await measureOne(candidate, place, size));
+    }
+  }
   const names = candidates.map(({ name }) => name);
-  const ours = results.get("ours");
-  const others = names.filter((name) => name !== "ours" && ours !== undefined);
-  console.log(`\n| ${size} nodes | ${[...names, ...others.map((name) => `ours / ${name}`)].join(" | ")} |`);
+  const others = names.filter((name) => name !== "ours" && names.includes("ours"));
+  const load = readFileSync("/proc/loadavg", "utf8").split(" ").slice(0, 2).join(", ");
+  console.log(`\nload average of the last 1 and 5 min: ${load}`);
+  console.log(`| ${size} nodes | ${[...names, ...others.map((name) => `ours / ${name}`)].join(" | ")} |`);
   console.log(`|---|${"---|".repeat(names.length + others.length)}`);
   for (const row of ROWS) {
-    const cells = names.map((name) => format(row.of(results.get(name) as Measured)));
-    const ratios = others.map((name) => {
-      const ratio = row.of(ours as Measured) / row.of(results.get(name) as Measured);
-      return row.title.endsWith("%") ? "" : format(ratio);
-    });
-    console.log(`| ${row.title} | ${[...cells, ...ratios].join(" | ")} |`);
+    const figure = (name: string): number => percentile((results.get(name) as Measured[]).map(row.of), 0.5);
+    const ratios = others.map((name) =>
+      row.title.endsWith("%") ? "" : format(figure("ours") / figure(name)),
+    );
+    console.log(
+      `| ${row.title} | ${[...names.map((name) => format(figure(name))), ...ratios].join(" | ")} |`,
+    );
   }
 }
 if (!values["skip-memory"]) await measureReceivedRecords();
