@@ -147,7 +147,7 @@ export function runResourceManager(deps: ResourceManagerDeps): RunningResourceMa
   });
   return {
     applied,
-    look: (key) => void resources.add(key),
+    look: (key) => resources.add(key),
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
 }
