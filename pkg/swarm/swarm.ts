@@ -17,7 +17,7 @@ import { openIdentity } from "./identity.ts";
 import { formatEndpoint, parseEndpoint } from "./ip-address.ts";
 import { createLookups, type LookupOptions } from "./lookup.ts";
 import type { SwarmMetrics } from "./ports.ts";
-import { answer } from "./protocol/answer.ts";
+import { answer, type LastProvider } from "./protocol/answer.ts";
 import { type ChannelOptions, createChannelPool } from "./protocol/channel.ts";
 import { MessageType } from "./protocol/message.ts";
 import { createProtocolServer, type ProtocolServerOptions } from "./protocol/server.ts";
@@ -111,13 +111,21 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   sweeper.unref();
   opening.defer(() => clearInterval(sweeper));
 
+  const lastProvider: LastProvider = { sender: "", encoded: new Uint8Array(0), info: undefined };
   const server = createProtocolServer(
     {
       logger,
       now,
       answer: (sender, frame) =>
         answer(
-          { self, contacts: () => host.contacts(), isOwnKey: (key) => announcer.has(key), store, policy },
+          {
+            self,
+            contacts: () => host.contacts(),
+            isOwnKey: (key) => announcer.has(key),
+            store,
+            policy,
+            last: lastProvider,
+          },
           sender,
           frame,
         ),

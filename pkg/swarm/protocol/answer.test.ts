@@ -91,6 +91,29 @@ describe("the answer to ADD_PROVIDER", () => {
     assert.deepEqual(Uint8Array.from(kept[0] ?? []), addresses[0]);
   });
 
+  it("is none; of a burst every record is judged as if it came alone", () => {
+    const node = open({ last: { sender: "", encoded: new Uint8Array(0), info: undefined } });
+    const other = encodePeer({
+      id: binaryBytes(sender.id),
+      addresses: [Uint8Array.of(4, 10, 0, 0, 2, 6, 0, 80)],
+    });
+    const stranger = contactNumber(2);
+    const keys = Array.from({ length: 6 }, (_, i) => multihashOf(`burst ${i}`));
+    const infos = [sender.info, sender.info, other, stranger.info, stranger.info, sender.info];
+    const kept = keys.map((of, i) => add(node, [infos[i] as Uint8Array], of).length);
+    assert.deepEqual(kept, [1, 1, 1, 0, 0, 1]);
+    const addressesOf = (of: Uint8Array): number =>
+      decodePeer(node.store.find(binaryString(of))[0]?.info ?? new Uint8Array(0)).addresses.length;
+    assert.equal(addressesOf(keys[0] as Uint8Array), 1);
+    // The same bytes from somebody else are not his.
+    answer(
+      node,
+      stranger.id,
+      unframe(encodeMessage({ type: MessageType.ADD_PROVIDER, key, providerPeers: [sender.info] })),
+    );
+    assert.deepEqual(node.store.find(binaryString(key)), []);
+  });
+
   it("is the end of the stream for a key of 0 or more than 80 bytes", () => {
     for (const size of [0, 81, 1000]) {
       assert.throws(() => add(open(), [sender.info], new Uint8Array(size)), isInvalid);

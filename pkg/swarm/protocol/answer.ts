@@ -30,6 +30,15 @@ export interface AnswerDeps {
   readonly isOwnKey: (key: string) => boolean;
   readonly store: ProviderStore;
   readonly policy: AddressPolicy;
+  /** What was made of the last record: a burst of records of one node differs by the key alone. */
+  readonly last?: LastProvider;
+}
+
+export interface LastProvider {
+  sender: string;
+  /** As it was sent, and as it is kept; undefined when nothing of it can be used. */
+  encoded: Uint8Array;
+  info: Uint8Array | undefined;
 }
 
 /**
@@ -64,12 +73,23 @@ export function answer(deps: AnswerDeps, sender: string, frame: Uint8Array): Buf
 function addProvider(deps: AnswerDeps, sender: string, message: KadMessage): void {
   const key = binaryString(keyOf(message));
   for (const encoded of message.providerPeers) {
-    const peer = decodePeer(encoded);
-    if (binaryString(peer.id) !== sender) continue;
-    const endpoints = usable(deps.policy, peer.addresses);
-    if (endpoints.length > 0)
-      deps.store.add(key, sender, encodePeer({ id: peer.id, addresses: endpoints.map(encodeEndpoint) }));
+    const info = infoOf(deps, sender, encoded);
+    if (info !== undefined) deps.store.add(key, sender, info);
   }
+}
+
+/** A record's provider as it is kept; undefined when it is not the sender or cannot be reached. */
+function infoOf(deps: AnswerDeps, sender: string, encoded: Uint8Array): Uint8Array | undefined {
+  const { last } = deps;
+  if (last?.sender === sender && Buffer.compare(last.encoded, encoded) === 0) return last.info;
+  const peer = decodePeer(encoded);
+  const endpoints = binaryString(peer.id) === sender ? usable(deps.policy, peer.addresses) : [];
+  const info =
+    endpoints.length === 0
+      ? undefined
+      : encodePeer({ id: peer.id, addresses: endpoints.map(encodeEndpoint) });
+  if (last !== undefined) Object.assign(last, { sender, encoded: Uint8Array.from(encoded), info });
+  return info;
 }
 
 function usable(policy: AddressPolicy, addresses: readonly Uint8Array[]): Endpoint[] {
