@@ -572,6 +572,37 @@ function scenarios(customResources: CustomResources): void {
     await gardenlet.awaitReady(other); // tried again without being asked
   });
 
+  it("may do nothing beyond: objects of others and other kinds are closed to it", async () => {
+    const { admin } = landscape.seed;
+    const namespace = await landscape.gardenlet.addShoot();
+    const token = await admin.requestToken({ namespace: installation.namespace, name: EXTENSION_NAME });
+    const extensions = "/apis/extensions.gardener.cloud/v1alpha1";
+    const resources = `/apis/resources.gardener.cloud/v1alpha1/namespaces/${namespace}/managedresources`;
+    const webhooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    const merge = { contentType: "application/merge-patch+json", body: { metadata: { labels: { a: "b" } } } };
+    for (const [method, path] of [
+      ["PATCH", `${extensions}/namespaces/${namespace}/extensions/registry-cache`],
+      ["PATCH", `${extensions}/namespaces/${namespace}/extensions/registry-cache/status`],
+      ["DELETE", `${extensions}/namespaces/${namespace}/extensions/registry-spegel`],
+      ["PATCH", `${extensions}/clusters/${namespace}`],
+      ["GET", `${extensions}/namespaces/${namespace}/operatingsystemconfigs`],
+      ["PATCH", `${resources}/extension-registry-cache`],
+      ["DELETE", `${resources}/extension-registry-cache`],
+      ["PATCH", `${webhooks}/gardener-extension-registry-cache`],
+      ["DELETE", `${webhooks}/${EXTENSION_NAME}`],
+      ["PATCH", `/api/v1/namespaces/${namespace}`],
+      ["GET", `/api/v1/namespaces/${namespace}/pods`],
+      ["GET", "/api/v1/nodes"],
+      ["GET", `/api/v1/namespaces/${namespace}/configmaps`],
+      ["GET", `/apis/apps/v1/namespaces/${namespace}/deployments`],
+      ["PATCH", `/apis/coordination.k8s.io/v1/namespaces/${installation.namespace}/leases/other`],
+      ["GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles"],
+    ] as const) {
+      const { status } = await admin.call(method, path, { token, ...(method === "PATCH" && merge) });
+      assert.equal(status, 403, `${method} ${path}`);
+    }
+  });
+
   it("is never refused anything: its rights suffice", () => {
     const refused = landscape.seed.front.requests.filter(
       ({ userAgent, status }) => userAgent.startsWith(EXTENSION_NAME) && (status === 401 || status === 403),
