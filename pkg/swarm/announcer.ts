@@ -39,8 +39,8 @@ const PARALLELISM = 8;
 const MAX_KEYS = 200_000;
 /** Rounds of sending that may run at a time. */
 const MAX_ROUNDS = 4;
-/** Messages that are sent before an answer is awaited. */
-const BATCH = 128;
+/** Messages with one answer to all of them; two such batches are on their way to a node at a time, so that it need not wait. */
+const BATCH = 256;
 /** Up to this many records travel over the channel of the look-ups; more get a stream of their own. */
 const SMALL_BATCH = 32;
 /** Keys planned before other work gets its turn. */
@@ -240,13 +240,19 @@ export function createAnnouncer(
   async function sendTo(contact: Contact, keys: readonly string[], info: Uint8Array): Promise<void> {
     const isSmall = keys.length <= SMALL_BATCH;
     const channel = isSmall ? undefined : deps.channels.dedicated(contact);
+    let previous: Promise<unknown> = Promise.resolve();
     try {
       for (let i = 0; i < keys.length; i += BATCH) {
         const bytes = Buffer.concat([encodeAddProviders(keys.slice(i, i + BATCH), info), PING]);
-        await (channel === undefined
-          ? deps.channels.request(contact, bytes, { signal })
-          : channel.request(bytes, { signal }));
+        const current =
+          channel === undefined
+            ? deps.channels.request(contact, bytes, { signal })
+            : channel.request(bytes, { signal });
+        current.catch(() => {}); // it is awaited below, or another one has failed before
+        await previous;
+        previous = current;
       }
+      await previous;
     } finally {
       channel?.[Symbol.dispose]();
     }
