@@ -218,14 +218,20 @@ const REGION_SEARCH = { parallelism: 2, resiliency: 3, maxRequests: 8, slowAfter
  */
 export async function explore(
   deps: SearchDeps,
-  options: { readonly random: () => number; readonly signal: AbortSignal },
+  options: {
+    readonly random: () => number;
+    /** Of the finest parts a choice by chance; without it all. */
+    readonly maxParts?: number;
+    readonly signal: AbortSignal;
+  },
 ): Promise<void> {
-  const { random, signal } = options;
+  const { random, maxParts = MAX_REGIONS, signal } = options;
   for (let regions = 4, explored = 0; regions <= MAX_REGIONS && !signal.aborted; regions *= 2) {
     const count = [...deps.contacts()].length;
     if (explored > 0 && count <= explored * REGION_SIZE) return;
     if (regions * 2 * REGION_SIZE < count) continue; // too coarse for what is known already
     const queue = Array.from({ length: regions }, (_, region) => region);
+    while (queue.length > maxParts) queue.splice(Math.floor(random() * queue.length), 1);
     const worker = async (): Promise<void> => {
       for (let region = queue.pop(); region !== undefined && !signal.aborted; region = queue.pop()) {
         const key = keyInRegion(region, regions, random);

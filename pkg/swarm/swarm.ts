@@ -80,6 +80,8 @@ const ENTER_TIMEOUT_MS = 5_000;
  */
 const LOOK_AGAIN_MS = 2_000;
 const MAX_LOOKS = 6;
+/** Of a swarm of more than some hundred a part is looked at again: it tells whether there is news. */
+const MAX_PARTS_AGAIN = 32;
 const SETTLED = 0.1;
 const GROWN = 1.5;
 /** A node that joins asks for all its neighbours, not for the nearest few as a look-up does. */
@@ -313,7 +315,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       const surprisesBefore = surprises;
       lookedAtPeers = Math.max(peerCount(), 1);
       await search(searchDeps, { type: MessageType.FIND_NODE, key, signal }, SELF_SEARCH);
-      await explore(searchDeps, { random, signal });
+      await explore(searchDeps, { random, signal, ...(looks > 1 ? { maxParts: MAX_PARTS_AGAIN } : {}) });
       if (surprises - surprisesBefore <= [...known()].length * SETTLED) return;
       const pauseMs = LOOK_AGAIN_MS * 2 ** (looks - 1) * (0.5 + random());
       await sleep(pauseMs, { signal }).catch(() => {}); // the loop looks at the signal
