@@ -143,6 +143,17 @@ describe("registries of one swarm, Go's and ours", { skip: skipReason() }, () =>
     };
   }
 
+  /**
+   * What is passed in the end: on a busy machine a peer may answer later than the mirror waits, which is 404 then and
+   * sends containerd elsewhere.
+   */
+  const pullPassed: typeof pull = (...request) =>
+    eventually(
+      () => pull(...request),
+      ({ status }) => status !== 404,
+      60_000,
+    );
+
   const directions = [
     { name: "from Go to ours", put: putInGo, asked: OURS },
     { name: "from ours to Go", put: putInOurs, asked: GO },
@@ -153,7 +164,7 @@ describe("registries of one swarm, Go's and ours", { skip: skipReason() }, () =>
       const { digest, bytes, tag } = await put("manifests");
       for (const reference of [tag, digest]) {
         for (const method of ["HEAD", "GET"]) {
-          const answer = await pull(asked, "manifests", reference, { method });
+          const answer = await pullPassed(asked, "manifests", reference, { method });
           assert.equal(answer.status, 200, `${method} ${reference}: ${answer.body}`);
           assert.equal(answer.headers.get("content-type"), MANIFEST);
           assert.equal(answer.headers.get("content-length"), String(bytes.length));
@@ -165,11 +176,11 @@ describe("registries of one swarm, Go's and ours", { skip: skipReason() }, () =>
 
     it(`pass a blob ${name} with GET, HEAD and every form of a range`, async () => {
       const { digest, bytes } = await put("blobs");
-      const whole = await pull(asked, "blobs", digest);
+      const whole = await pullPassed(asked, "blobs", digest);
       assert.equal(whole.status, 200, String(whole.body));
       assert.deepEqual(whole.body, bytes);
       assert.equal(whole.headers.get("content-length"), String(bytes.length));
-      const head = await pull(asked, "blobs", digest, { method: "HEAD" });
+      const head = await pullPassed(asked, "blobs", digest, { method: "HEAD" });
       assert.equal(head.status, 200);
       assert.equal(head.headers.get("content-length"), String(bytes.length));
       const last = bytes.length - 1;
@@ -180,7 +191,7 @@ describe("registries of one swarm, Go's and ours", { skip: skipReason() }, () =>
         ["bytes=-7", bytes.length - 7, last],
         [`bytes=5-${bytes.length * 2}`, 5, last],
       ] as const) {
-        const part = await pull(asked, "blobs", digest, { range });
+        const part = await pullPassed(asked, "blobs", digest, { range });
         assert.equal(part.status, 206, `${range}: ${part.status}`);
         assert.equal(part.headers.get("content-range"), `bytes ${from}-${to}/${bytes.length}`);
         assert.deepEqual(part.body, bytes.subarray(from, to + 1), range);
@@ -189,7 +200,7 @@ describe("registries of one swarm, Go's and ours", { skip: skipReason() }, () =>
 
     it(`pass a blob ${name} from its one holder to many at once`, async () => {
       const { digest, bytes } = await put("blobs");
-      const answers = await Promise.all(Array.from({ length: 12 }, () => pull(asked, "blobs", digest)));
+      const answers = await Promise.all(Array.from({ length: 12 }, () => pullPassed(asked, "blobs", digest)));
       for (const { status, body } of answers) {
         assert.equal(status, 200, String(body));
         assert.deepEqual(body, bytes);
