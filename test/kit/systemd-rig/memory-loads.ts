@@ -75,7 +75,10 @@ export interface MemoryLoads extends AsyncDisposable {
   together(): Promise<LoadReport>;
   /** The same with twice as many peers, which announce more than is kept. */
   overfull(): Promise<LoadReport>;
-  /** Restarts the daemon with everything in place: milliseconds until it listens, and until all is announced. */
+  /**
+   * Restarts the daemon with all content in place and one neighbour: milliseconds until it listens, and until all is
+   * announced.
+   */
   start(): Promise<{ readonly listeningMs: number; readonly advertisedMs: number }>;
 }
 
@@ -261,6 +264,7 @@ export async function prepareMemoryLoads(
     together: () => everything("all of these at once, after a restart", peerAddresses.slice(0, sizes.peers)),
     overfull: () => everything("the same with twice the peers, more records than are kept", peerAddresses),
     async start() {
+      await lastPeers?.stop();
       const kept = await metric("spegel_swarm_own_keys");
       await machine.demand("systemctl", "stop", SPEGEL_UNIT_NAME);
       // As after a boot: the executable has to be read from the disk.
