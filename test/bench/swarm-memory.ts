@@ -29,13 +29,16 @@ function programCommand(): readonly [string, ...string[]] {
 }
 
 /** A memory limit for one process; undefined without root or without the memory controller of cgroup v1. */
-function createMemoryLimit(): { add(pid: number): void; peakMib(): number; remove(): void } | undefined {
+function createMemoryLimit():
+  | { enter(command: readonly string[]): readonly [string, ...string[]]; peakMib(): number; remove(): void }
+  | undefined {
   if (process.getuid?.() !== 0 || !existsSync(join(CGROUPS, "memory.limit_in_bytes"))) return undefined;
   const folder = join(CGROUPS, `swarm-bench-${process.pid}`);
   mkdirSync(folder);
   writeFileSync(join(folder, "memory.limit_in_bytes"), String(LIMIT_BYTES));
   return {
-    add: (pid) => writeFileSync(join(folder, "cgroup.procs"), String(pid)),
+    // From its first byte on: what a process has when it enters later is not counted.
+    enter: (command) => ["sh", "-c", 'echo $$ > "$0" && exec "$@"', join(folder, "cgroup.procs"), ...command],
     peakMib: () => Number(readFileSync(join(folder, "memory.max_usage_in_bytes"), "utf8")) / 1024 / 1024,
     remove: () => rmdirSync(folder),
   };
@@ -62,7 +65,8 @@ export async function measureReceivedRecords(): Promise<void> {
   const [registry, router, metrics, id] = ports as [number, number, number, number];
   const limit = createMemoryLimit();
   if (limit !== undefined) stack.defer(() => limit.remove());
-  const [command, ...args] = programCommand();
+  const program = programCommand();
+  const [command, ...args] = limit?.enter(program) ?? program;
   const daemon = stack.use(
     await startProcess({
       name: "spegel registry",
@@ -83,7 +87,6 @@ export async function measureReceivedRecords(): Promise<void> {
       signal,
     }),
   );
-  limit?.add(daemon.pid);
   const [self] = (await (await fetch(`http://${ADDRESS}:${id}/id`)).json()) as [
     { readonly ID: string; readonly Addrs: string[] },
   ];
@@ -124,7 +127,7 @@ export async function measureReceivedRecords(): Promise<void> {
   const own = await read("spegel_swarm_own_keys");
   await new Promise((resolve) => setTimeout(resolve, 3_000));
   console.log(
-    `\n| \`${command === "dist/spegel" ? "dist/spegel" : "cmd/spegel/main.ts"} registry\`, ${PEERS} peers | |\n|---|---|`,
+    `\n| \`${program[0] === "dist/spegel" ? "dist/spegel" : "cmd/spegel/main.ts"} registry\`, ${PEERS} peers | |\n|---|---|`,
   );
   console.log(`| records received, own keys | ${records}, ${own} |`);
   console.log(
