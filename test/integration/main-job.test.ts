@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { SPEGEL_BINARY_PATH_IN_IMAGE, SPEGEL_LIBRARIES } from "#nodelayout";
 import type { DemoImage } from "../demo/demo-image.ts";
 import { silentProgress } from "../demo/progress.ts";
 import { hostPlatform } from "../demo/pull-images.ts";
@@ -70,7 +71,15 @@ async function smallImages(
     {
       seed: "spegel",
       layerSizesBytes: [],
-      files: [{ path: "/spegel", mode: 0o755, bytes: Buffer.from(script) }],
+      files: [
+        { path: SPEGEL_BINARY_PATH_IN_IMAGE, mode: 0o755, bytes: Buffer.from(script) },
+        // A script needs none; the node agent takes them all the same.
+        ...SPEGEL_LIBRARIES.map(({ pathInImage }) => ({
+          path: pathInImage,
+          mode: 0o644,
+          bytes: Buffer.from(pathInImage),
+        })),
+      ],
       compression: "gzip",
       platforms,
       index: true,
