@@ -17,7 +17,7 @@ export interface Receiver {
 export interface PeerConnection {
   /** True when it carried a request before: the peer may have closed it in the meantime. */
   readonly reused: boolean;
-  /** True while it can carry another request. */
+  /** True while it can carry another request: not when the next bytes would lie in a buffer that somebody else may have by then. */
   readonly alive: boolean;
   write(text: string): void;
   /** Starts or continues reading for `receiver`. */
@@ -52,13 +52,16 @@ export async function connectPeer(
   options: ConnectOptions,
 ): Promise<PeerConnection> {
   options.signal.throwIfAborted();
-  const link: Link = { receiver: undefined, ended: false };
+  const link: Link = { receiver: undefined, armed: SCRATCH, ended: false };
   const socket = connect({
     host,
     port,
     noDelay: true,
     onread: {
-      buffer: () => link.receiver?.buffer() ?? SCRATCH,
+      buffer: () => {
+        link.armed = link.receiver?.buffer() ?? SCRATCH;
+        return link.armed;
+      },
       callback: (count, buffer) => link.receiver?.onBytes((buffer as Buffer).subarray(0, count)) ?? false,
     },
   });
@@ -74,6 +77,8 @@ export async function connectPeer(
 
 interface Link {
   receiver: Receiver | undefined;
+  /** Where the next read goes. Node asks once after each read, not before the next, whoever reads by then. */
+  armed: Buffer;
   ended: boolean;
   error?: Error;
 }
@@ -129,7 +134,7 @@ function createConnection(socket: Socket, link: Link): PeerConnection {
       return reused;
     },
     get alive() {
-      return !link.ended && !socket.destroyed;
+      return !link.ended && !socket.destroyed && link.armed === SCRATCH;
     },
     write(text) {
       socket.write(text, "latin1");

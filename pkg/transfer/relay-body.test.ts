@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readdirSync } from "node:fs";
-import type { ServerResponse } from "node:http";
+import { type IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { Duplex } from "node:stream";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { transferBuffers } from "./buffer-pool.ts";
@@ -413,6 +415,37 @@ describe("relayTo", () => {
         ["aborted", "aborted"],
       );
       await until(() => transferBuffers.leasedBytes === 0);
+    }
+  });
+
+  test("a connection that is used again writes into no buffer that others have by then", async () => {
+    const bytes = patternBytes(MIB);
+    await using peer = await startHolder(bytes);
+    await using pool = createPeerPool();
+    // Every block is lent to this client for a while, the last one too.
+    const late = new Duplex({ read() {}, write: (_chunk, _encoding, taken) => setImmediate(taken) });
+    const response = new ServerResponse({
+      method: "GET",
+      url: "/",
+      socket: late,
+    } as unknown as IncomingMessage);
+    response.assignSocket(late as unknown as Socket);
+    response.writeHead(200, { "content-length": bytes.length });
+    const outcome = await relayFrom(peer, response, bytes.length, { pool });
+    assert.equal(outcome.ended, "complete");
+    assert.equal(pool.idleCount, 1);
+
+    const leases = await Promise.all(
+      Array.from({ length: 4 }, () => transferBuffers.lease({ signal: noAbort })),
+    );
+    for (const { buffer } of leases) buffer.fill(0xaa);
+    const request = { host: "127.0.0.1", port: peer.port, method: "GET", path: "/", headers: {} } as const;
+    await using again = await requestPeer(request, { signal: noAbort, pool });
+    assert.equal(pool.idleCount, 0, "it is the same connection");
+    assert.ok((await again.readAll({ limitBytes: MIB, signal: noAbort })).equals(bytes));
+    for (const { buffer, release } of leases) {
+      assert.ok(buffer.every((byte) => byte === 0xaa));
+      release();
     }
   });
 

@@ -61,7 +61,8 @@ function pump(
   });
 
   const receiver: Receiver = {
-    buffer: () => (watch.ended === undefined ? lease?.buffer : undefined),
+    // Behind the last byte the connection may serve others, and this buffer too.
+    buffer: () => (watch.ended === undefined && body.unread > 0 ? lease?.buffer : undefined),
     onBytes(chunk) {
       if (chunk.length > body.unread) body.sound = false;
       const block = own(chunk).subarray(0, Math.min(chunk.length, body.unread));
