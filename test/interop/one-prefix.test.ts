@@ -74,8 +74,9 @@ describe("a cluster within one IPv6 /56", { skip: reasonToSkip() }, () => {
   });
 
   it("takes in Go nodes: each finds what ours have, and ours find what they have", async () => {
+    await ours.request({ op: "provide", node: 3, keys: ["key for Go"] });
     for (let node = 0; node < GO_NODES; node++) {
-      await go.request({ op: "await", node, keys: ["key of 3"] });
+      await go.request({ op: "await", node, keys: ["key for Go"] });
       await go.request({ op: "provide", node, keys: [`key of Go ${node}`] });
       await ours.request({ op: "await", node: 9, keys: [`key of Go ${node}`] });
     }

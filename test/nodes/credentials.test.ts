@@ -51,7 +51,8 @@ describe("registries with credentials of their own, and mirrors whose requests a
     const [address] = rig.containerds.map((each) => each.namespace.address);
     const blobs = rig.registry
       .requests()
-      .filter((each) => each.method === "GET" && each.path.includes("/blobs/") && each.status === 200);
+      .filter((each) => each.method === "GET" && each.path.includes(`/${image.repository}/blobs/`))
+      .filter((each) => each.status === 200);
     assert.deepEqual(new Set(blobs.map((each) => each.client)), new Set([address]));
   });
 
