@@ -91,7 +91,8 @@ async function prove(
         return undefined;
       }
     }
-    return await ask(range);
+    // It has the right bytes: that it did not answer at once is no reason to look elsewhere.
+    return await ask(range).catch(() => ask(range));
   } catch (error) {
     signal.throwIfAborted();
     reportFailure(deps, peer, asked, error);
