@@ -25,7 +25,7 @@ export interface Announcer extends Disposable {
 export interface AnnouncerOptions {
   /** A record is renewed on average after this time, before it ends. Default 15 min, as in Spegel. */
   readonly intervalMs?: number;
-  /** How long changes are collected before they are sent. Default 5 ms for keys, ten times that for nodes that come, a second for nodes that go. */
+  /** How long changes are collected before they are sent. Default 5 ms for keys, ten times that for a node that comes, a second for further ones and for nodes that go. */
   readonly collectMs?: number;
   /** Nodes sent to at a time. Default 8. */
   readonly parallelism?: number;
@@ -74,6 +74,9 @@ export function createAnnouncer(
   const waiting = new Set<string>();
   const newContacts = new Map<string, Contact>();
   const lostContacts = new Map<string, Contact>();
+  /** Come a moment ago; when many come, they are looked at together, because each look goes through all keys. */
+  const arrivingContacts = new Map<string, Contact>();
+  let arrivedAtMs = Number.NEGATIVE_INFINITY;
   /** Gone a moment ago, perhaps about to come back. */
   const leavingContacts = new Map<string, Contact>();
   const stop = new AbortController();
@@ -81,6 +84,7 @@ export function createAnnouncer(
   /** Nodes that did not take their records; tried again at the next renewal if the table still has them. */
   const refused = new Map<string, Contact>();
   let timer: NodeJS.Timeout | undefined;
+  let arrivingTimer: NodeJS.Timeout | undefined;
   let leavingTimer: NodeJS.Timeout | undefined;
   let rounds = 0;
 
@@ -288,12 +292,23 @@ export function createAnnouncer(
     },
     joined(contact) {
       if (dueAtMs.size === 0) return;
-      newContacts.set(contact.id, contact);
-      sendSoon(collectMs * 10);
+      arrivingContacts.set(contact.id, contact);
+      const isBurst = deps.now() - arrivedAtMs < collectMs * 200;
+      arrivingTimer ??= setTimeout(
+        () => {
+          arrivingTimer = undefined;
+          arrivedAtMs = deps.now();
+          for (const [id, each] of arrivingContacts) newContacts.set(id, each);
+          arrivingContacts.clear();
+          sendSoon(0);
+        },
+        collectMs * (isBurst ? 200 : 10),
+      );
     },
     left(contact) {
       if (dueAtMs.size === 0) return;
       newContacts.delete(contact.id);
+      arrivingContacts.delete(contact.id);
       leavingContacts.set(contact.id, contact);
       leavingTimer ??= setTimeout(() => {
         leavingTimer = undefined;
@@ -305,6 +320,7 @@ export function createAnnouncer(
     [Symbol.dispose]() {
       stop.abort();
       clearTimeout(timer);
+      clearTimeout(arrivingTimer);
       clearTimeout(leavingTimer);
       clearInterval(renewal);
     },

@@ -16,7 +16,7 @@ export interface Contact {
   readonly endpoints: readonly Endpoint[];
   /** Id and endpoints as they go into a message. */
   readonly info: Uint8Array;
-  /** The first 48 bits of its Kademlia id: enough to order any swarm by distance. */
+  /** The first 48 bits of its Kademlia id: enough to order any swarm by distance. 32 of them with a sign, which V8 keeps in place. */
   readonly high: number;
   readonly low: number;
 }
@@ -40,7 +40,7 @@ export function contactOf(peerId: PeerId, endpoints: readonly Endpoint[] = []): 
     peerId,
     endpoints,
     info: encodePeer({ id: multihash, addresses: endpoints.map(encodeEndpoint) }),
-    high: kademliaId.readUInt32BE(0),
+    high: kademliaId.readInt32BE(0),
     low: kademliaId.readUInt16BE(4),
   };
 }
@@ -54,11 +54,14 @@ export function distanceTo(target: Buffer): (contact: Contact) => number {
 
 /** The `count` contacts nearest to a Kademlia id, nearest first. */
 export function closest(contacts: Iterable<Contact>, target: Buffer, count: number): Contact[] {
+  const high = target.readInt32BE(0);
   const distance = distanceTo(target);
   /** Sorted; most contacts of a large table are farther than all of them and are passed over at once. */
   const nearest: Contact[] = [];
   const distances: number[] = [];
+  let limit = 2 ** 32;
   for (const contact of contacts) {
+    if ((contact.high ^ high) >>> 0 > limit) continue;
     const own = distance(contact);
     if (nearest.length === count && own >= (distances[count - 1] as number)) continue;
     let at = nearest.length < count ? nearest.length : count - 1;
@@ -68,6 +71,7 @@ export function closest(contacts: Iterable<Contact>, target: Buffer, count: numb
     }
     nearest[at] = contact;
     distances[at] = own;
+    if (nearest.length === count) limit = ((nearest[count - 1] as Contact).high ^ high) >>> 0;
   }
   return count > 0 ? nearest : [];
 }

@@ -68,7 +68,7 @@ export interface HostOptions {
   readonly liveness?: LivenessOptions;
 }
 
-const MAX_CONNECTIONS = 500;
+export const MAX_CONNECTIONS = 500;
 /**
  * New connections from one IP address in a second. The stock value of 5 counts pods behind one address and a restarting
  * node as an attack; Go's limits of that kind keep IPv6 clusters within one /56 from forming at all.

@@ -3,7 +3,7 @@
 import type { AddressPolicy } from "./address-policy.ts";
 import { type Contact, closest, createContact, distanceTo } from "./contact.ts";
 import { type Endpoint, parseEndpoint } from "./ip-address.ts";
-import { binaryString, kademliaIdOf, multihashOf } from "./key.ts";
+import { binaryBytes, binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import type { PeerClient } from "./ports.ts";
 import { REPLICATION } from "./protocol/answer.ts";
 import { decodeMessage, decodePeer, encodeMessage, MessageType } from "./protocol/message.ts";
@@ -211,31 +211,38 @@ const REGION_SIZE = REPLICATION / 2;
 const MAX_REGIONS = 256;
 const EXPLORE_PARALLELISM = 4;
 const REGION_SEARCH = { parallelism: 2, resiliency: 3, maxRequests: 8, slowAfterMs: 1_000 } as const;
+/** From so many parts on two answers about each do: those about its neighbours tell of it as well. */
+const MANY_REGIONS = 32;
+const MANY_REGIONS_SEARCH = { parallelism: 1, resiliency: 2, maxRequests: 4, slowAfterMs: 1_000 } as const;
+/** The distances that `distanceTo` gives are below this. */
+const KEY_SPACE = 2 ** 48;
 
 /**
  * Asks about every part of the key space once, so that `onLearned` hears of all nodes of a swarm of some thousand. The
- * parts are made smaller until each holds few nodes.
+ * parts are as many as the nodes known, and the distance of the nearest ones, let expect; when they hold more, they are
+ * made smaller.
  */
 export async function explore(
   deps: SearchDeps,
   options: {
+    /** Own place: how far the neighbours are tells how many nodes there are. */
+    readonly self: Contact;
     readonly random: () => number;
-    /** Of the finest parts a choice by chance; without it all. */
+    /** Of the parts a choice by chance; without it all. */
     readonly maxParts?: number;
     readonly signal: AbortSignal;
   },
 ): Promise<void> {
-  const { random, maxParts = MAX_REGIONS, signal } = options;
+  const { self, random, maxParts = MAX_REGIONS, signal } = options;
+  const expected = expectedNodes(deps.contacts(), self);
   for (let regions = 4, explored = 0; regions <= MAX_REGIONS && !signal.aborted; regions *= 2) {
-    const count = [...deps.contacts()].length;
-    if (explored > 0 && count <= explored * REGION_SIZE) return;
-    if (regions * 2 * REGION_SIZE < count) continue; // too coarse for what is known already
-    const queue = Array.from({ length: regions }, (_, region) => region);
-    while (queue.length > maxParts) queue.splice(Math.floor(random() * queue.length), 1);
+    if (explored > 0 && [...deps.contacts()].length <= explored * REGION_SIZE) return;
+    if (regions * REGION_SIZE < expected && regions < MAX_REGIONS) continue; // too coarse
+    const queue = keysByRegion(regions, maxParts, random);
     const worker = async (): Promise<void> => {
-      for (let region = queue.pop(); region !== undefined && !signal.aborted; region = queue.pop()) {
-        const key = keyInRegion(region, regions, random);
-        await search(deps, { type: MessageType.FIND_NODE, key, signal }, REGION_SEARCH);
+      for (let key = queue.pop(); key !== undefined && !signal.aborted; key = queue.pop()) {
+        const searchOptions = regions < MANY_REGIONS ? REGION_SEARCH : MANY_REGIONS_SEARCH;
+        await search(deps, { type: MessageType.FIND_NODE, key, signal }, searchOptions);
       }
     };
     await Promise.all(Array.from({ length: EXPLORE_PARALLELISM }, worker));
@@ -243,10 +250,26 @@ export async function explore(
   }
 }
 
-/** A key whose Kademlia id lies in one of `regions` equal parts of the key space (a power of two, at most 256). */
-function keyInRegion(region: number, regions: number, random: () => number): Buffer {
-  for (;;) {
+/** Nodes in the swarm: those known, or more when the nearest ones are nearer than so few would be. */
+function expectedNodes(contacts: Iterable<Contact>, self: Contact): number {
+  const all = [...contacts];
+  const selfId = kademliaIdOf(binaryBytes(self.id));
+  const [farthest] = closest(all, selfId, REPLICATION).slice(-1);
+  if (farthest === undefined || all.length <= REPLICATION) return all.length;
+  return Math.max(all.length, (REPLICATION * KEY_SPACE) / (distanceTo(selfId)(farthest) + 1));
+}
+
+/** Keys, each in another of `regions` equal parts of the key space (a power of two, at most 256); of these `maxParts` by chance. */
+function keysByRegion(regions: number, maxParts: number, random: () => number): Buffer[] {
+  const shift = 8 - Math.log2(regions);
+  const seen = new Set<number>();
+  const keys: Buffer[] = [];
+  while (keys.length < Math.min(regions, maxParts)) {
     const key = multihashOf(`explore ${random()}`);
-    if ((kademliaIdOf(key)[0] as number) >> (8 - Math.log2(regions)) === region) return key;
+    const region = (kademliaIdOf(key)[0] as number) >> shift;
+    if (seen.has(region)) continue;
+    seen.add(region);
+    keys.push(key);
   }
+  return keys;
 }

@@ -12,7 +12,7 @@ import type { BootstrapPeer, BootstrapSource } from "./bootstrap/source.ts";
 import { type Contact, contactOf } from "./contact.ts";
 import { createContactBook } from "./contact-book.ts";
 import { SwarmError } from "./errors.ts";
-import { type Host, type HostOptions, openHost } from "./host.ts";
+import { type Host, type HostOptions, MAX_CONNECTIONS, openHost } from "./host.ts";
 import { openIdentity } from "./identity.ts";
 import { formatEndpoint, parseEndpoint } from "./ip-address.ts";
 import { createLookups, type LookupOptions } from "./lookup.ts";
@@ -70,6 +70,8 @@ const SWEEP_INTERVAL_MS = 60_000;
 const VERIFY_TIMEOUT_MS = 5_000;
 /** Before a lost connection is made anew; when a busy machine loses many, all at once would make it busier. */
 const VERIFY_DELAY_MS = 1_000;
+/** In a table of more than this part of the connections a closed one is no sign that its node is gone. */
+const CROWDED = 0.8;
 const MAX_VERIFYING = 64;
 const MAX_VERIFYING_AT_ONCE = 4;
 /** How long a dialled bootstrap node may take to identify itself and enter the table. */
@@ -105,6 +107,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     { logger },
     { dataDirectory: options.dataDirectory, signal: options.signal },
   );
+  const maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
   await using opening = new AsyncDisposableStack();
   let closed = false;
 
@@ -140,6 +143,8 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   let surprises = 0;
   /** Set from the first look around to the last of a series. */
   let looking: AbortController | undefined;
+  /** All of the key space was asked about once. */
+  let hasLooked = false;
   /** Nodes in the routing table when this node looked around last. */
   let lookedAtPeers = 1;
   /** The routing table, then nodes that were only named. */
@@ -174,7 +179,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
         joined(contact) {
           logger.debug("node joined the routing table", { peer: contact.peerId.toString() });
           announcer.joined(contact);
-          if (looking === undefined && peerCount() >= lookedAtPeers * GROWN) lookAround();
+          if (looking === undefined && peerCount() >= lookedAtPeers * GROWN) lookAround({ isAgain: true });
           notify();
         },
         left(contact) {
@@ -188,7 +193,11 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
           store.setReachable(id, true);
           book.trust(id);
         },
-        disconnected: (peerId) => verifySoon(contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random())),
+        disconnected(peerId) {
+          // Of so many nodes all cannot stay connected, and to dial one would end the connection to another.
+          if (peerCount() > maxConnections * CROWDED) return;
+          verifySoon(contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random()));
+        },
       },
     }),
   );
@@ -277,7 +286,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       peerCount,
       untilFewer: (than, { signal }) => until(() => peerCount() < than, signal),
       connect: connectTo,
-      onJoined: lookAround,
+      onJoined: () => lookAround({ isAgain: hasLooked }),
     },
     options.join,
   );
@@ -297,28 +306,37 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: `${id} is no member of the swarm` });
   }
 
-  function lookAround(): void {
+  /** `isAgain`: after a while and at a part of the key space, because all of it was looked at before. */
+  function lookAround({ isAgain }: { readonly isAgain: boolean }): void {
     if (closed) return;
     looking?.abort(); // begins anew
     const current = new AbortController();
     looking = current;
     background("look around", async (signal) => {
-      await findOthers(AbortSignal.any([signal, current.signal]));
+      await findOthers(isAgain, AbortSignal.any([signal, current.signal]));
       if (looking === current) looking = undefined;
     });
   }
 
-  /** Asks for neighbours and about all of the key space, again and again until that brings little news. */
-  async function findOthers(signal: AbortSignal): Promise<void> {
+  /** Asks for neighbours and about the key space, again and again until that brings little news. */
+  async function findOthers(isAgain: boolean, signal: AbortSignal): Promise<void> {
     const key = host.self.peerId.toMultihash().bytes;
+    const pause = (ms: number): Promise<void> => sleep(ms * (0.5 + random()), { signal }).catch(() => {}); // the loop looks at the signal
+    if (isAgain) await pause(LOOK_AGAIN_MS);
     for (let looks = 1; looks <= MAX_LOOKS && !signal.aborted; looks++) {
       const surprisesBefore = surprises;
       lookedAtPeers = Math.max(peerCount(), 1);
       await search(searchDeps, { type: MessageType.FIND_NODE, key, signal }, SELF_SEARCH);
-      await explore(searchDeps, { random, signal, ...(looks > 1 ? { maxParts: MAX_PARTS_AGAIN } : {}) });
+      const isWhole = !isAgain && looks === 1;
+      await explore(searchDeps, {
+        self: host.self,
+        random,
+        signal,
+        ...(isWhole ? {} : { maxParts: MAX_PARTS_AGAIN }),
+      });
+      if (isWhole && !signal.aborted) hasLooked = true;
       if (surprises - surprisesBefore <= [...known()].length * SETTLED) return;
-      const pauseMs = LOOK_AGAIN_MS * 2 ** (looks - 1) * (0.5 + random());
-      await sleep(pauseMs, { signal }).catch(() => {}); // the loop looks at the signal
+      await pause(LOOK_AGAIN_MS * 2 ** (looks - 1));
     }
   }
 

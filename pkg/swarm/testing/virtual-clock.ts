@@ -116,6 +116,7 @@ export function installVirtualClock(random: () => number): VirtualClock {
     });
   }
 
+  const timedOut = new DOMException("timed out", "TimeoutError");
   const saved = {
     promises: { setTimeout: timers.setTimeout, setImmediate: timers.setImmediate },
     performanceNow: performance.now.bind(performance),
@@ -137,7 +138,7 @@ export function installVirtualClock(random: () => number): VirtualClock {
   Date.now = () => nowMs;
   AbortSignal.timeout = (ms) => {
     const controller = new AbortController();
-    schedule(ms, () => controller.abort(new DOMException("timed out", "TimeoutError")));
+    schedule(ms, () => controller.abort(timedOut));
     return controller.signal;
   };
   Math.random = random;
