@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ServerResponse } from "node:http";
 import { Socket } from "node:net";
+import { kernelCalls } from "./kernel-calls.ts";
 
 /** The receiving side of a transfer: a response whose head was given and whose body bytes we write ourselves. */
 export interface Client {
@@ -17,6 +18,8 @@ export interface Client {
   sendHead(): void;
   /** False lets the kernel wait until segments are full; true, as Node's servers have it, sends what it holds back. */
   setNoDelay(noDelay: boolean): void;
+  /** Bounds what the kernel takes beyond what it has sent, where that can be bounded. */
+  limitUnsent(sizeBytes: number): void;
   /**
    * Hands on one chunk, after the head. True when the kernel has all of it, so that the chunk may be overwritten at once. Else the
    * chunk is lent until `written` is called, which happens in every case, also when the client goes away.
@@ -96,6 +99,10 @@ function socketClient(response: ServerResponse, socket: Socket): Client {
     setNoDelay(noDelay) {
       socket.setNoDelay(noDelay);
     },
+    limitUnsent(sizeBytes) {
+      const fd = plainDescriptor(socket);
+      if (fd !== undefined) kernelCalls()?.limitUnsent(fd, sizeBytes);
+    },
     onGone(gone) {
       socket.on("close", gone);
       return () => socket.off("close", gone);
@@ -122,6 +129,7 @@ export function responseClient(response: ServerResponse): Client {
       response.flushHeaders();
     },
     setNoDelay() {},
+    limitUnsent() {},
     onGone(gone) {
       // A response that still waits for its turn is not told when the connection closes.
       response.on("close", gone);
@@ -148,7 +156,7 @@ export function writeBlock(client: Client, chunk: Uint8Array): Promise<boolean> 
 }
 
 /** Node has no public way to ask for a socket's descriptor. Only a plain socket's may be written to behind its back. */
-function plainDescriptor(socket: Socket): number | undefined {
+export function plainDescriptor(socket: Socket): number | undefined {
   if (!socket.writable || "encrypted" in socket) return undefined;
   const handle = (socket as Socket & { readonly _handle?: { readonly fd?: unknown } | null })._handle;
   return typeof handle?.fd === "number" && handle.fd >= 0 ? handle.fd : undefined;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { connect, type Socket } from "node:net";
 import { systemErrorCode } from "#errors";
+import { plainDescriptor } from "./client.ts";
 import { TransferError } from "./errors.ts";
+import { kernelCalls } from "./kernel-calls.ts";
 
 /** Takes what arrives on a connection. One at a time; without one the connection does not read. */
 export interface Receiver {
@@ -20,6 +22,8 @@ export interface PeerConnection {
   /** True while it can carry another request: not when the next bytes would lie in a buffer that somebody else may have by then. */
   readonly alive: boolean;
   write(text: string): void;
+  /** Bounds what the kernel holds that was not read yet, where that can be bounded; for good, so it is not kept afterwards. */
+  limitUnread(sizeBytes: number): void;
   /** Starts or continues reading for `receiver`. */
   read(receiver: Receiver): void;
   /** Marks it as waiting for the next request: bytes or an end close it, and it keeps no process alive. */
@@ -35,6 +39,9 @@ export interface PeerConnection {
  * returns, so one buffer serves every connection and an idle connection costs none.
  */
 const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
+
+/** Less holds only a few of the 64 KiB pieces in which a local network delivers. */
+const MIN_UNREAD_BYTES = 256 * 1024;
 
 export interface ConnectOptions {
   readonly signal: AbortSignal;
@@ -113,6 +120,7 @@ function connectError(error: unknown, host: string, port: number, { signal }: Co
 
 function createConnection(socket: Socket, link: Link): PeerConnection {
   let reused = false;
+  let limited = false;
   let onClosed: (() => void) | undefined;
 
   const onEnd = (error?: Error): void => {
@@ -134,10 +142,15 @@ function createConnection(socket: Socket, link: Link): PeerConnection {
       return reused;
     },
     get alive() {
-      return !link.ended && !socket.destroyed && link.armed === SCRATCH;
+      return !link.ended && !socket.destroyed && link.armed === SCRATCH && !limited;
     },
     write(text) {
       socket.write(text, "latin1");
+    },
+    limitUnread(sizeBytes) {
+      const fd = plainDescriptor(socket);
+      if (fd !== undefined) kernelCalls()?.limitUnread(fd, Math.max(MIN_UNREAD_BYTES, sizeBytes));
+      limited = true;
     },
     read(receiver) {
       if (link.ended) {

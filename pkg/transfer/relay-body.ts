@@ -6,6 +6,7 @@ import { type Client, claimClient } from "./client.ts";
 import type { TransferEnd, TransferOutcome } from "./outcome.ts";
 import type { PeerBody, RelayOptions } from "./peer-body.ts";
 import type { Receiver } from "./peer-connection.ts";
+import { socketBudget } from "./socket-budget.ts";
 import { createTransferWatch, DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer-watch.ts";
 
 /**
@@ -42,6 +43,9 @@ function pump(
   const { hash, leastBytesPerSecond } = options;
   const { promise, resolve } = Promise.withResolvers<TransferOutcome>();
   let bytes = 0;
+  const share = socketBudget.lease();
+  client.limitUnsent(share.sizeBytes);
+  if (share.isSmall) connection.limitUnread(share.sizeBytes);
   /** A block is with the client and must not be overwritten. Nothing is read meanwhile. */
   let lent = false;
   /** The source broke while a block was lent; the outcome waits for the block. */
@@ -56,6 +60,7 @@ function pump(
     onEnd(ended) {
       if (body.unread > 0 || !body.sound) connection.close();
       if (!lent) lease?.release();
+      share.release();
       resolve({ bytes, ended });
     },
   });

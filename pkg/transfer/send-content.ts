@@ -7,6 +7,7 @@ import type { TransferOutcome } from "./outcome.ts";
 import { bytesLeft, offset, type Sending, sendRing } from "./send-ring.ts";
 import { sendBySendfile } from "./send-sendfile.ts";
 import { SMALL_BYTES, sendSmall } from "./send-small.ts";
+import { socketBudget } from "./socket-budget.ts";
 import { createTransferWatch, DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer-watch.ts";
 
 const KIB = 1024;
@@ -61,12 +62,15 @@ function startSending(
   client: Client,
   options: SendOptions,
 ): Sending {
+  const share = socketBudget.lease();
+  client.limitUnsent(share.sizeBytes);
   const watch = createTransferWatch({
     client,
     signal: options.signal,
     stallTimeoutMs: options.stallTimeoutMs ?? Number.POSITIVE_INFINITY,
     clientStallTimeoutMs: options.clientStallTimeoutMs ?? DEFAULT_CLIENT_STALL_TIMEOUT_MS,
     onEnd(reason) {
+      share.release();
       // Closing the socket also calls back every pending write, so nothing waits for a client that is gone.
       if (reason !== "complete") cutResponse(response);
     },

@@ -68,6 +68,7 @@ describe("sendBySendfile", () => {
     const cold = (position: number): boolean => Math.floor(position / MIB) % 2 === 1;
     let bySendfile = 0;
     const { body } = await send({
+      ...real,
       readCached: (fd, buffer, length, offset) =>
         cold(offset) || cold(offset + length - 1) ? -EAGAIN : real.readCached(fd, buffer, length, offset),
       sendfile(socketFd, fileFd, offset, length) {
