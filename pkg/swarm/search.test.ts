@@ -4,7 +4,8 @@ import { describe, it } from "node:test";
 import type { Contact } from "./contact.ts";
 import { binaryString, multihashOf } from "./key.ts";
 import { encodeMessage, encodePeer, MessageType } from "./protocol/message.ts";
-import { type SearchOptions, search } from "./search.ts";
+import { explore, type SearchOptions, search } from "./search.ts";
+import { seededRandom } from "./testing/virtual-clock.ts";
 import {
   contactNumber,
   createVirtualSwarm,
@@ -234,5 +235,40 @@ describe("a search", () => {
       providers.map(({ id, endpoints }) => ({ id, endpoints })),
       [{ id: binaryString(multihash), endpoints: [{ ip: "10.0.0.5", port: 80 }] }],
     );
+  });
+});
+
+describe("an exploration", () => {
+  const swarm = createVirtualSwarm(1_000);
+
+  async function look(settings: { maxParts?: number }): Promise<{ known: number; requests: number }> {
+    const [asker] = swarm.nodes;
+    assert.ok(asker);
+    const client = swarm.client(asker.contact);
+    const known = new Map(asker.table.map((contact) => [contact.id, contact]));
+    await explore(
+      {
+        client,
+        policy: openPolicy,
+        contacts: () => known.values(),
+        selfId: asker.contact.id,
+        onLearned: (contact) => known.set(contact.id, contact),
+        onSilent: () => assert.fail("nobody was silent"),
+      },
+      { self: asker.contact, random: seededRandom(1), signal: forever, ...settings },
+    );
+    return { known: known.size, requests: client.requests };
+  }
+
+  it("of all parts learns of nearly all nodes of a large swarm, with four questions about a part at most", async () => {
+    const { known, requests } = await look({});
+    assert.ok(known >= 950, `${known} of 999 known`);
+    assert.ok(requests <= (128 + 256) * 4, `${requests} questions`);
+  });
+
+  it("of a choice of the parts costs the same in a swarm of any size", async () => {
+    const { requests } = await look({ maxParts: 32 });
+    assert.ok(requests > 0);
+    assert.ok(requests <= 2 * 32 * 4, `${requests} questions`);
   });
 });

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * A simulated swarm of 200 and 2,000 nodes: the real code but for libp2p, a network in memory, a clock of its own. The
- * figures follow from the seed alone, whatever the machine does.
+ * A simulated swarm of 200 and 600 nodes: the real code but for libp2p, a network in memory, a clock of its own. The
+ * figures follow from the seed alone, whatever the machine does. More than 200 nodes go through shorter phases.
  *
- *   node test/bench/swarm-simulation.ts [--nodes=200,2000] [--keys=3] [--seed=1]
+ *   node test/bench/swarm-simulation.ts [--nodes=200,600] [--keys=3] [--seed=1]
  */
 import { parseArgs } from "node:util";
 import { runSimulation } from "#swarm/testing";
 
 const { values } = parseArgs({
   options: {
-    nodes: { type: "string", default: "200,2000" },
+    nodes: { type: "string", default: "200,600" },
     keys: { type: "string", default: "3" },
     seed: { type: "string", default: "1" },
   },
@@ -23,10 +23,10 @@ for (const nodes of values.nodes.split(",").map(Number)) {
     seed: Number(values.seed),
     keysPerNode: Number(values.keys),
     lookupsPerSecond: 50,
-    calmMinutes: nodes > 1_000 ? 1 : 2,
-    churnMinutes: nodes > 1_000 ? 1 : 3,
+    calmMinutes: nodes > 200 ? 0.5 : 2,
+    churnMinutes: nodes > 200 ? 0.5 : 3,
     churnPerMinute: 0.1,
-    partitionSeconds: 30,
+    partitionSeconds: nodes > 200 ? 15 : 30,
     log: (line) => console.error(line),
   });
   console.log(
