@@ -187,8 +187,10 @@ test("429 with Retry-After is obeyed, and given up after three tries", async () 
 test("a broken connection, silence and nonsense are errors of their own", async () => {
   await using hasty = await connect(server.kubeconfig(), { timeoutMs: 50 });
   await using frugal = await connect(server.kubeconfig(), { maxResponseBytes: 200 });
-  server.faults.inject({ path: /secrets/, times: 2 }, "reset");
-  await failsWith(client.list(SECRETS, {}, cancel), "KUBE_UNAVAILABLE");
+  {
+    using _broken = server.faults.inject({ path: /secrets/ }, "reset");
+    await failsWith(client.list(SECRETS, {}, cancel), "KUBE_UNAVAILABLE");
+  }
   using _hang = server.faults.inject({ path: /leases/ }, "hang");
   await failsWith(hasty.list(LEASES, {}, cancel), "KUBE_TIMEOUT", /within 50 ms/);
   server.faults.inject({ path: /secrets/, times: 1 }, { body: " ".repeat(201) });
