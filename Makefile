@@ -6,6 +6,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
+OTHER_ARCH := $(if $(filter arm64,$(ARCH)),x64,arm64)
 NODE := node_modules/node-linux-$(ARCH)/bin/node
 RUN := $(NODE) --disable-warning=ExperimentalWarning
 
@@ -26,8 +27,9 @@ fix: setup ## format the sources and repair what the linter can
 generate: setup ## write generated files anew
 	@$(RUN) hack/generate.ts
 
-build: setup ## programs into dist/
+build: setup ## programs of both architectures into dist/ and dist/<other>/
 	@$(RUN) hack/build.ts
+	@$(RUN) hack/build.ts --arch=$(OTHER_ARCH)
 
 image: setup ## OCI image layouts of both architectures into dist/images/
 	@$(RUN) hack/image.ts
@@ -35,7 +37,8 @@ image: setup ## OCI image layouts of both architectures into dist/images/
 test: setup ## every tier, or TIERS="static unit integration nodes interop chart cluster"
 	@$(RUN) hack/run-tiers.ts $(TIERS)
 
-bench: build ## measure side by side with nginx
+bench: setup ## measure side by side with nginx
+	@$(RUN) hack/build.ts
 	@$(RUN) test/bench/main.ts
 
 demo: setup ## pull through the mirror on this machine
