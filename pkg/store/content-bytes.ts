@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { read } from "node:fs";
 import { promisify } from "node:util";
-import type { Content } from "./content-store.ts";
+import type { ByteSource } from "#transfer";
 
 const readDescriptor = promisify(read);
 
@@ -10,7 +10,7 @@ const readDescriptor = promisify(read);
  * this way. The content stays open.
  */
 export async function readContentBytes(
-  content: Content,
+  content: ByteSource,
   options: { readonly maxBytes: number },
 ): Promise<Uint8Array> {
   const sizeBytes = Math.min(content.sizeBytes, options.maxBytes);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { systemErrorCode } from "#errors";
 import { type Digest, isDigest } from "#oci";
+import { readContentBytes } from "./content-bytes.ts";
 import type { ImageEntry } from "./content-store.ts";
 import { StoreError } from "./errors.ts";
 
@@ -82,19 +83,9 @@ async function readIndexFile(
   if (version === knownVersion) return "unchanged";
   if (!stats.isFile()) throw invalid("index.json is not a regular file");
   if (stats.size > MAX_INDEX_BYTES) throw invalid(`index.json is larger than ${MAX_INDEX_BYTES} bytes`);
-  return { version, text: Buffer.from(await readAll(file, Number(stats.size))).toString("utf8") };
-}
-
-/** Up to `sizeBytes` from the start of a file; fewer when the file is shorter. */
-async function readAll(handle: FileHandle, sizeBytes: number): Promise<Uint8Array> {
-  const bytes = Buffer.allocUnsafe(sizeBytes);
-  let filled = 0;
-  while (filled < sizeBytes) {
-    const { bytesRead } = await handle.read(bytes, filled, sizeBytes - filled, filled);
-    if (bytesRead === 0) break;
-    filled += bytesRead;
-  }
-  return bytes.subarray(0, filled);
+  const content = { kind: "file", fd: file.fd, sizeBytes: Number(stats.size) } as const;
+  const bytes = await readContentBytes(content, { maxBytes: MAX_INDEX_BYTES });
+  return { version, text: Buffer.from(bytes).toString("utf8") };
 }
 
 function parseIndex(text: string): Record<string, unknown> {

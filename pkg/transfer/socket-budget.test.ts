@@ -28,11 +28,10 @@ describe("createSocketBudget", () => {
       fc.property(fc.array(step, { maxLength: 300 }), (steps) => {
         const budget = createSocketBudget(4 * MIB);
         const open: SocketShare[] = [];
-        let smallest = 0;
         for (const { take, which } of steps) {
           if (take || open.length === 0) open.push(budget.lease());
           else open.splice(which % open.length, 1)[0]?.release();
-          smallest = open.filter((share) => share.sizeBytes === 64 * KIB).length;
+          const smallest = open.filter((share) => share.sizeBytes === 64 * KIB).length;
           assert.ok(budget.leasedBytes <= 4 * MIB + smallest * 64 * KIB);
         }
         for (const share of [...open, ...open]) share.release();
