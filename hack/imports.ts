@@ -40,7 +40,7 @@ export const PACKAGES: Readonly<Record<string, PackageRule>> = {
   metrics: { tier: "leaf", also: ["log"] },
   log: { tier: "leaf" },
   config: { tier: "leaf" },
-  program: { tier: "leaf", also: ["config", "log"] },
+  program: { tier: "leaf", also: ["config", "http", "kube", "log", "metrics"] },
   oci: { tier: "leaf" },
   pki: { tier: "leaf" },
   async: { tier: "base", also: ["errors"] },

@@ -192,7 +192,6 @@ describe("the admission between a virtual garden and its runtime cluster", { tim
     );
     const { body } = await fetchText(program.metricsAddress, "/metrics");
     assert.match(body, /registry_spegel_admission_reviews_total\{result="denied"\} 2/);
-    assert.match(body, /registry_spegel_webhook_certificate_expiration_timestamp_seconds 1[0-9]{9}/);
   });
 
   it("takes the operator's ports, as the extension does", async () => {
@@ -273,6 +272,38 @@ describe("the admission between a virtual garden and its runtime cluster", { tim
       .list("Secret", OWN)
       .filter(({ metadata }) => metadata.labels?.["name"] === "registry-spegel-admission-webhook-server");
     assert.equal(servers.length, 1);
+  });
+
+  it("tells of every replica whether it is ready and until when, and of the leader when it registered", async () => {
+    const before = Date.now() / 1000;
+    const first = await start();
+    await eventually(configuration);
+    const second = await start();
+    const valuesOf = async ({ metricsAddress }: typeof first): Promise<Record<string, number>> => {
+      const { body } = await fetchText(metricsAddress, "/metrics");
+      const lines = [...body.matchAll(/^registry_spegel_(ready|webhook_[a-z_]+) (\S+)$/gm)];
+      return Object.fromEntries(lines.map(([, name, value]) => [name, Number(value)]));
+    };
+    const REGISTERED = "webhook_registration_timestamp_seconds";
+    let leading = await valuesOf(first);
+    while (leading[REGISTERED] === 0) {
+      signal.throwIfAborted();
+      leading = await valuesOf(first);
+    }
+    const waiting = await valuesOf(second);
+    const [pem] = runtime.list("Secret", OWN).flatMap(({ metadata, ...secret }) => {
+      const isServer = metadata.labels?.["name"] === "registry-spegel-admission-webhook-server";
+      const data = valueAt<Record<string, string>>(secret, "data");
+      return isServer ? [Buffer.from(data["tls.crt"] ?? "", "base64").toString()] : [];
+    });
+    const endsAt = Date.parse(parseCertificates(pem ?? "")[0]?.validTo ?? "") / 1000;
+    for (const values of [leading, waiting]) {
+      assert.equal(values["ready"], 1);
+      assert.equal(values["webhook_certificate_expiration_timestamp_seconds"], endsAt);
+    }
+    const registeredAt = leading[REGISTERED] ?? 0;
+    assert.ok(registeredAt >= before && registeredAt <= Date.now() / 1000, String(registeredAt));
+    assert.equal(waiting[REGISTERED], 0);
   });
 
   it("answers bad requests without harm", async () => {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { hostname } from "node:os";
 import { decodeSpegelConfig } from "#admission";
-import { createTaskGroup, sleep } from "#async";
+import { createTaskGroup } from "#async";
 import { ConfigError } from "#config";
 import { createWebhookCertificates, keepWebhookRegistered, type WebhookCertificates } from "#credentials";
 import {
@@ -12,22 +11,20 @@ import {
   type ExtensionOptions,
   startExtensionController,
 } from "#extension";
-import { createProbeServer, formatHostPort, openReviewServer } from "#http";
 import {
   beat,
   createKubeClient,
   type KubeClient,
-  type LeaderElectionOptions,
   loadKubeConfig,
   registerWebhook,
-  runAsLeader,
   signInWithPlugin,
   type WebhookTarget,
 } from "#kube";
 import type { Logger } from "#log";
 import { createMetrics, type Metrics } from "#metrics";
-import { createOSCWebhook } from "#osc";
+import { createOSCWebhook, type OSCWebhook } from "#osc";
 import type { KeyPair } from "#pki";
+import { type LeaseTimes, openWebhookProgram, type WebhookProgram } from "#program";
 import packageJSON from "../../package.json" with { type: "json" };
 import type { ExtensionFlags } from "./flags.ts";
 import { createOSCContextReader } from "./osc-context.ts";
@@ -49,83 +46,64 @@ export interface ExtensionProgramDeps {
   > & {
     readonly certificateIntervalMs?: number;
     readonly backoff?: { readonly initialMs: number; readonly maxMs: number };
-    readonly lease?: Pick<LeaderElectionOptions, "leaseDurationMs" | "renewDeadlineMs" | "retryPeriodMs">;
+    readonly lease?: LeaseTimes;
   };
-}
-
-/** A running extension; addresses are those of its sockets. */
-export interface ExtensionProgram extends AsyncDisposable {
-  readonly healthAddress: string;
-  readonly metricsAddress: string;
-  /** Absent when the webhook is disabled. */
-  readonly webhookAddress?: string;
-  /** Resolves when the leader's work ended after a stop, rejects when it cannot go on, e.g. leadership was lost. */
-  readonly finished: Promise<void>;
 }
 
 /** As often as Gardener's extension library looks after the certificates of webhooks. */
 const CERTIFICATE_INTERVAL_MS = 300_000;
 const HEARTBEAT_LEASE = "gardener-extension-heartbeat";
 
-/** Starts probes, the webhook on every replica, and the rest on the leader; disposing ends them in reverse. */
+/** Starts the webhook on every replica, and the rest on the leader. */
 export async function openExtension(
   deps: ExtensionProgramDeps,
   flags: ExtensionFlags,
-): Promise<ExtensionProgram> {
-  const { logger } = deps;
-  const stop = new AbortController();
-  const signal = AbortSignal.any([deps.signal, stop.signal]);
+): Promise<WebhookProgram> {
   await using parts = new AsyncDisposableStack();
   const connection = await loadKubeConfig({
     env: deps.environment,
     signIn: signInWithPlugin,
     ...(flags.kubeconfig !== undefined && { path: flags.kubeconfig }),
   });
-  const userAgent = `${EXTENSION_NAME}/${packageJSON.version}`;
   const client = parts.use(
     createKubeClient(connection, {
-      userAgent,
+      userAgent: `${EXTENSION_NAME}/${packageJSON.version}`,
       requestsPerSecond: flags.kubeApiQps,
       burst: flags.kubeApiBurst,
     }),
   );
   const namespaces = namespacesOf(flags, connection.namespace);
   const metrics = createMetrics();
-  let webhookAddress: string | undefined;
-  let missing = "the webhook has no certificate yet";
-  const hasWebhook = !flags.disableWebhooks.includes("registry-spegel");
-  const notReady = (): string | undefined => {
-    if (signal.aborted) return "the program is stopping";
-    return hasWebhook && webhookAddress === undefined ? missing : undefined;
-  };
-  const health = parts.use(await createProbeServer({ notReady }, { address: flags.healthBindAddress }));
-  const metricsServer = parts.use(
-    await createProbeServer({ metrics }, { address: flags.metricsBindAddress }),
+  const shared = { ...deps, client, metrics, namespaces };
+  const certificates = flags.disableWebhooks.includes("registry-spegel")
+    ? undefined
+    : webhookCertificates(shared, flags);
+  const program = parts.use(
+    await openWebhookProgram(
+      {
+        ...shared,
+        ...(certificates && {
+          webhook: { webhook: openWebhook(parts, shared, flags), certificates, path: WEBHOOK_PATH },
+        }),
+        lead: (signal) => runLeaderTasks({ ...shared, certificates }, flags, signal),
+      },
+      {
+        ...flags,
+        leaderElectionNamespace: namespaces.leaderElection,
+        certificateIntervalMs: deps.timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS,
+        ...(deps.timing?.lease && { lease: deps.timing.lease }),
+      },
+    ),
   );
-  const certificates = hasWebhook ? webhookCertificates(deps, client, flags, namespaces) : undefined;
-  if (certificates) {
-    const onWaiting = (reason: string): void =>
-      void (missing = `the webhook has no certificate yet: ${reason}`);
-    const webhookDeps = { ...deps, signal, client, metrics, certificates, onWaiting };
-    webhookAddress = await serveWebhook(parts, webhookDeps, flags);
-  }
   const running = parts.move();
-  const leading = lead({ ...deps, signal, client, metrics, certificates, namespaces }, flags);
-  leading.catch(() => {}); // whoever runs the program awaits `finished`
-  return {
-    healthAddress: health.address,
-    metricsAddress: metricsServer.address,
-    ...(webhookAddress !== undefined && { webhookAddress }),
-    finished: leading,
-    [Symbol.asyncDispose]: async () => {
-      stop.abort();
-      await leading.catch(() => {});
-      // The API server may call until it knows that this replica is not ready.
-      await sleep(flags.shutdownDelaySeconds * 1000, { signal: new AbortController().signal });
-      await running.disposeAsync();
-      logger.info("stopped");
-    },
-  };
+  return { ...program, [Symbol.asyncDispose]: () => running.disposeAsync() };
+}
+
+/** What all parts of the program use. */
+interface Shared extends ExtensionProgramDeps {
+  readonly client: KubeClient;
+  readonly metrics: Metrics;
+  readonly namespaces: Namespaces;
 }
 
 interface Namespaces {
@@ -157,15 +135,10 @@ function targetOf(flags: ExtensionFlags, namespaces: Namespaces): WebhookTarget 
   };
 }
 
-function webhookCertificates(
-  deps: ExtensionProgramDeps,
-  client: KubeClient,
-  flags: ExtensionFlags,
-  namespaces: Namespaces,
-): WebhookCertificates {
-  const { logger, now = Date.now, createKey } = deps;
+function webhookCertificates(shared: Shared, flags: ExtensionFlags): WebhookCertificates {
+  const { client, logger, metrics, namespaces, now = Date.now, createKey } = shared;
   return createWebhookCertificates(
-    { client, logger, now, ...(createKey && { createKey }) },
+    { client, logger, metrics, now, ...(createKey && { createKey }) },
     {
       namespace: namespaces.webhook,
       component: EXTENSION_NAME,
@@ -175,18 +148,9 @@ function webhookCertificates(
   );
 }
 
-async function serveWebhook(
-  parts: AsyncDisposableStack,
-  deps: ExtensionProgramDeps & {
-    readonly client: KubeClient;
-    readonly metrics: Metrics;
-    readonly certificates: WebhookCertificates;
-    readonly onWaiting: (reason: string) => void;
-  },
-  flags: ExtensionFlags,
-): Promise<string> {
-  const { client, metrics, certificates } = deps;
-  const logger = deps.logger.child({ webhook: "registry-spegel" });
+function openWebhook(parts: AsyncDisposableStack, shared: Shared, flags: ExtensionFlags): OSCWebhook {
+  const { client, metrics } = shared;
+  const logger = shared.logger.child({ webhook: "registry-spegel" });
   const context = parts.use(createOSCContextReader({ client, logger }));
   const webhook = createOSCWebhook(
     { loadContext: context.load, logger },
@@ -200,43 +164,11 @@ async function serveWebhook(
       ...(flags.watchdogSeconds !== undefined && { watchdogSeconds: flags.watchdogSeconds }),
     },
   );
-  const server = parts.use(
-    await openReviewServer(
-      { webhook: countReviews(webhook, metrics), certificates, logger, onWaiting: deps.onWaiting },
-      {
-        path: WEBHOOK_PATH,
-        address: formatHostPort(flags.webhookConfigServerHost, flags.webhookConfigServerPort),
-        reloadIntervalMs: deps.timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS,
-        signal: deps.signal,
-      },
-    ),
-  );
-  return server.address;
+  return countReviews(webhook, metrics);
 }
 
-interface LeaderDeps extends ExtensionProgramDeps {
-  readonly client: KubeClient;
-  readonly metrics: Metrics;
+interface LeaderDeps extends Shared {
   readonly certificates: WebhookCertificates | undefined;
-  readonly namespaces: Namespaces;
-}
-
-/** Runs the leader's work while this replica leads; returns when the program is stopped. */
-async function lead(deps: LeaderDeps, flags: ExtensionFlags): Promise<void> {
-  const { signal } = deps;
-  try {
-    if (!flags.leaderElection) return await runLeaderTasks(deps, flags, signal);
-    const identity = `${hostname()}_${crypto.randomUUID()}`;
-    const lease = {
-      namespace: deps.namespaces.leaderElection,
-      name: flags.leaderElectionId,
-      identity,
-      ...deps.timing?.lease,
-    };
-    await runAsLeader(deps, lease, (leading) => runLeaderTasks(deps, flags, leading), { signal });
-  } catch (error) {
-    if (!signal.aborted) throw error;
-  }
 }
 
 async function runLeaderTasks(deps: LeaderDeps, flags: ExtensionFlags, signal: AbortSignal): Promise<void> {
@@ -270,14 +202,6 @@ async function maintainWebhook(
   signal: AbortSignal,
 ): Promise<void> {
   const { client, logger, namespaces, timing } = deps;
-  let notAfterMs = 0;
-  deps.metrics.observedGauge(
-    {
-      name: "registry_spegel_webhook_certificate_expiration_timestamp_seconds",
-      help: "Unix time at which the certificate of the webhook server ends.",
-    },
-    () => notAfterMs / 1000,
-  );
   const target = targetOf(flags, namespaces);
   const ownerNamespace = namespaces.webhookOwner;
   await keepWebhookRegistered(
@@ -286,9 +210,6 @@ async function maintainWebhook(
       logger,
       register: (caBundlePem) =>
         registerWebhook(client, oscWebhook({ target, caBundlePem, ownerNamespace }), { signal }),
-      onMaintained: (endsAtMs) => {
-        notAfterMs = endsAtMs;
-      },
     },
     { intervalMs: timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS, signal },
   );

@@ -319,7 +319,8 @@ describe("the webhook", () => {
     await counting.review("garbage", { signal });
     const text = await metrics.render();
     assert.match(text, /registry_spegel_admission_reviews_total\{result="allowed"\} 1/);
-    assert.match(text, /registry_spegel_admission_reviews_total\{result="denied"\} 2/);
+    assert.match(text, /registry_spegel_admission_reviews_total\{result="denied"\} 1/);
+    assert.match(text, /registry_spegel_admission_reviews_total\{result="failed"\} 1/);
     assert.doesNotMatch(lines.join(), /confidential/);
     assert.match(lines.join(), /"level":"INFO".*"name":"bar".*port 10250 is reserved.*"msg":"Shoot denied"/);
   });

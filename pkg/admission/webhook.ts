@@ -18,7 +18,7 @@ export interface ShootWebhook {
 export function createShootWebhook(deps: ShootWebhookDeps, options: JudgeShootOptions): ShootWebhook {
   const reviews = deps.metrics.counter({
     name: "registry_spegel_admission_reviews_total",
-    help: "Total number of reviews of Shoots by result.",
+    help: "Total number of reviews of Shoots by result: allowed, denied by the rules, or failed.",
     labels: ["result"],
   });
   return {
@@ -32,7 +32,8 @@ export function createShootWebhook(deps: ShootWebhookDeps, options: JudgeShootOp
         },
         cancel,
       );
-      reviews.add({ result: review.response.allowed ? "allowed" : "denied" });
+      const { allowed, status } = review.response;
+      reviews.add({ result: allowed ? "allowed" : status?.code === 403 ? "denied" : "failed" });
       return review;
     },
   };

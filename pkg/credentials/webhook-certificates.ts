@@ -3,7 +3,8 @@ import { sleep } from "#async";
 import type { ServerCertificate } from "#http";
 import { type KubeClient, type WebhookTarget, webhookServerNames } from "#kube";
 import type { Logger } from "#log";
-import { isValidAt, parseCertifiedKey } from "#pki";
+import type { GaugeInstrument, Metrics } from "#metrics";
+import { isValidAt, parseCertificate, parseCertifiedKey } from "#pki";
 import { type CredentialsDeps, ensureCredentials, pruneCredentials } from "./credentials.ts";
 import { createKubeSecretStore } from "./kube-secret-store.ts";
 import { type CredentialsConfig, LABEL, LEAF_KEYS, type Rotation, type StoredSecret } from "./model.ts";
@@ -37,13 +38,15 @@ export interface WebhookCertificates {
   maintain(
     register: (bundlePem: string) => Promise<void>,
     options: { readonly signal: AbortSignal },
-  ): Promise<{ readonly notAfterMs: number }>;
+  ): Promise<void>;
 }
 
+/** Shows in the metrics when the certificate ends that was last loaded, and when the webhook was last registered. */
 export function createWebhookCertificates(
-  deps: Omit<CredentialsDeps, "store"> & { readonly client: KubeClient },
+  deps: Omit<CredentialsDeps, "store"> & { readonly client: KubeClient; readonly metrics: Metrics },
   options: WebhookCertificatesOptions,
 ): WebhookCertificates {
+  const { expiration, registration } = createWebhookMetrics(deps.metrics);
   const config = configOf(options);
   const { identity } = config;
   const serverName = serverNameOf(options);
@@ -52,16 +55,34 @@ export function createWebhookCertificates(
   return {
     async load(cancel) {
       const present = chooseServer(await store.list(cancel), serverName, deps.now());
-      if (present !== undefined) return present;
-      const leaf = (await ensureCredentials(parts, config, ROTATION, cancel)).leaves[serverName];
-      return { certificatePem: leaf?.certificatePem as string, keyPem: leaf?.privateKeyPem as string };
+      const server = present ?? (await makeServer(cancel));
+      expiration.set(parseCertificate(server.certificatePem).validToDate.getTime() / 1000);
+      return server;
     },
     async maintain(register, cancel) {
       const credentials = await ensureCredentials(parts, config, ROTATION, cancel);
       await register(credentials.bundle.pem);
+      registration.set(deps.now() / 1000);
       await pruneCredentials(parts, credentials, cancel);
-      return { notAfterMs: credentials.leaves[serverName]?.notAfterMs as number };
     },
+  };
+
+  async function makeServer(cancel: { readonly signal: AbortSignal }): Promise<ServerCertificate> {
+    const leaf = (await ensureCredentials(parts, config, ROTATION, cancel)).leaves[serverName];
+    return { certificatePem: leaf?.certificatePem as string, keyPem: leaf?.privateKeyPem as string };
+  }
+}
+
+function createWebhookMetrics(metrics: Metrics): Record<"expiration" | "registration", GaugeInstrument> {
+  return {
+    expiration: metrics.gauge({
+      name: "registry_spegel_webhook_certificate_expiration_timestamp_seconds",
+      help: "Unix time at which the certificate ends with which this replica serves the webhook.",
+    }),
+    registration: metrics.gauge({
+      name: "registry_spegel_webhook_registration_timestamp_seconds",
+      help: "Unix time at which this replica, while it led, last registered the webhook; 0 is never.",
+    }),
   };
 }
 
@@ -71,8 +92,6 @@ export async function keepWebhookRegistered(
     readonly certificates: WebhookCertificates;
     readonly register: (bundlePem: string) => Promise<void>;
     readonly logger: Logger;
-    /** Called after each round with the end of the server's certificate. */
-    readonly onMaintained: (notAfterMs: number) => void;
   },
   options: { readonly intervalMs: number; readonly signal: AbortSignal },
 ): Promise<void> {
@@ -80,7 +99,7 @@ export async function keepWebhookRegistered(
   while (!signal.aborted) {
     let waitMs = options.intervalMs;
     try {
-      deps.onMaintained((await deps.certificates.maintain(deps.register, { signal })).notAfterMs);
+      await deps.certificates.maintain(deps.register, { signal });
     } catch (error) {
       signal.throwIfAborted();
       deps.logger.error("webhook could not be registered, will try again", { err: error });
