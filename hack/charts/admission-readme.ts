@@ -8,6 +8,7 @@ const OBJECTS = {
 | ServiceAccount, Role and RoleBinding | the rights in [rbac](rbac): secrets, as Gardener keeps certificates of webhooks, and the Lease |
 | PodDisruptionBudget | at most one replica is evicted at a time: while none serves, no Shoot with the extension can be written |
 | VerticalPodAutoscaler | requests follow the load |
+| ServiceMonitor and PrometheusRule | metrics for the Prometheus of the garden, and [alerts](monitoring/rules.yaml), each with what to do; only where gardener-operator installs the chart or the cluster has these kinds |
 
 The kubeconfig of the virtual garden comes from gardener-operator (\`GARDEN_KUBECONFIG\`), or from \`projectedKubeconfig\`.`,
   application: `| object | why |

@@ -5,10 +5,20 @@
  */
 import type { TObject } from "typebox";
 import { handedOver, podValues, portDefaults } from "./gardener-values.ts";
-import { closed, text } from "./schema.ts";
+import { closed, flag, labels, text } from "./schema.ts";
 
 export const AdmissionValuesSchema: TObject = closed({
   ...podValues("the admission", { cpu: "20m", memory: "80Mi" }),
+  metrics: closed({
+    enableScraping: flag(
+      true,
+      "Let Prometheus find the pods: by annotations, and by a ServiceMonitor where gardener-operator installs the chart or the cluster has that kind.",
+    ),
+    enableAlerts: flag(true, "Give it rules for alerts beside the ServiceMonitor."),
+    labels: labels("Labels by which a Prometheus finds both; as they are, that of the garden.", {
+      prometheus: "garden",
+    }),
+  }),
   defaults: portDefaults(" As in the extension."),
   projectedKubeconfig: closed({
     baseMountPath: text(

@@ -55,9 +55,6 @@ export const podValues = (of: string, requests: object): Record<string, TSchema>
     ),
     minAllowed: map("Least that it recommends.", { memory: "64Mi" }),
   }),
-  metrics: closed({
-    enableScraping: flag(true, "Let Prometheus find the pods."),
-  }),
 });
 
 export const handedOver = {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The alerts of a Shoot and of a seed, judged and evaluated by Prometheus' own tool. */
+/** The alerts of a Shoot, a seed and a garden, judged and evaluated by Prometheus' own tool. */
 import assert from "node:assert/strict";
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
 import { monitoringObjects } from "#extension";
 import { valueAt } from "#kit/api-server";
+import { shootWebhook } from "../../cmd/admission/shoot-webhook.ts";
 import { type ExpectedAlert, openPromtool, type Promtool, type RuleScenario } from "./promtool.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -215,16 +216,46 @@ describe("the alerts of a Shoot", () => {
   });
 });
 
+const readRules = (chart: string): Groups =>
+  parse(readFileSync(join(ROOT, "charts", chart, "monitoring/rules.yaml"), "utf8")) as Groups;
+
+/** Tests of rules that are kept as a file beside the program whose metrics they are about. */
+function rulesOfProgram(groups: Groups, folders: readonly string[]): void {
+  it("are about metrics that the program has", () => {
+    const sources = globSync(`{${folders.join(",")}}/**/*.ts`, { cwd: ROOT, exclude: ["**/*.test.ts"] });
+    const known = new Set(
+      sources.flatMap((file) =>
+        [...readFileSync(join(ROOT, file), "utf8").matchAll(/"(registry_spegel_[a-z_]+)"/g)].map(
+          ([, name]) => name,
+        ),
+      ),
+    );
+    const used = rulesOf(groups).flatMap(({ expr }) => expr.match(/registry_spegel_[a-z_]+/g) ?? []);
+    assert.ok(new Set(used).size >= 4);
+    for (const name of used) assert.ok(known.has(name.replace(/_count$/, "")), `${name} is no metric`);
+  });
+
+  it("say what to do", () => {
+    for (const { alert, annotations } of rulesOf(groups))
+      assert.match(annotations?.description ?? "", /Look at/, String(alert));
+  });
+}
+
+const EXPIRATION = "registry_spegel_webhook_certificate_expiration_timestamp_seconds";
+const REGISTRATION = "registry_spegel_webhook_registration_timestamp_seconds";
+
 describe("the alerts of a seed", () => {
-  const groups = parse(
-    readFileSync(join(ROOT, "charts/gardener-extension-registry-spegel/monitoring/rules.yaml"), "utf8"),
-  ) as Groups;
+  const groups = readRules("gardener-extension-registry-spegel");
   const app = 'app_kubernetes_io_name="gardener-extension-registry-spegel"';
-  const expiration = "registry_spegel_webhook_certificate_expiration_timestamp_seconds";
   const healthy: Series = {
     [`up{${app}, pod="a"}`]: "1x1440",
     [`up{${app}, pod="b"}`]: "1x1440",
-    [`${expiration}{${app}, pod="a"}`]: `${30 * 86_400}x1440`,
+    [`registry_spegel_ready{${app}, pod="a"}`]: "1x1440",
+    [`registry_spegel_ready{${app}, pod="b"}`]: "1x700 0x1 1x739",
+    [`${EXPIRATION}{${app}, pod="a"}`]: `${30 * 86_400}x1440`,
+    [`${EXPIRATION}{${app}, pod="b"}`]: `${30 * 86_400}x1440`,
+    [`${REGISTRATION}{${app}, pod="a"}`]: "0+60x1440",
+    [`${REGISTRATION}{${app}, pod="b"}`]: "0x1440",
     [`registry_spegel_extension_run_duration_seconds_count{${app}, pod="a"}`]: "0x1440",
     [`registry_spegel_extension_runs_total{${app}, pod="a", result="success"}`]: "0+1x1440",
     [`registry_spegel_extension_runs_total{${app}, pod="a", result="error"}`]: "0+0.1x1440",
@@ -234,19 +265,26 @@ describe("the alerts of a seed", () => {
 
   stories(groups, healthy, {
     RegistrySpegelExtensionDown: {
-      change: (series) => replaced(series, /^up/, "1x100 0x1340"),
+      // They answer, but have no certificate to serve with.
+      change: (series) => replaced(series, /^registry_spegel_ready/, "1x100 0x1340"),
       atMinutes: 120,
       firing: [{ labels: {} }],
     },
     RegistrySpegelExtensionWithoutLeader: {
-      change: (series) => without(series, /run_duration/),
+      change: (series) =>
+        replaced(without(series, /run_duration/), /^registry_spegel_webhook_registration/, "0x1440"),
       atMinutes: 60,
       firing: [{ labels: { app_kubernetes_io_name: "gardener-extension-registry-spegel" } }],
     },
     RegistrySpegelWebhookCertificateExpires: {
-      change: (series) => replaced(series, /expiration/, `${6 * 86_400}x1440`),
+      change: (series) => replaced(series, /expiration.*pod="b"/, `${6 * 86_400}x1440`),
       atMinutes: DAY_MINUTES,
       firing: [{ labels: {}, filledIn: { "$value | humanizeDuration": "5d 0h 0m 0s" } }],
+    },
+    RegistrySpegelWebhookNotRegistered: {
+      change: (series) => replaced(series, /registration.*pod="a"/, "60x1440"),
+      atMinutes: 120,
+      firing: [{ labels: {} }],
     },
     RegistrySpegelReconcileErrors: {
       change: (series) => replaced(series, /result="error"/, "0+3x1440"),
@@ -263,25 +301,130 @@ describe("the alerts of a seed", () => {
     },
   });
 
-  it("are about metrics that the extension has", () => {
-    const sources = globSync("{cmd/extension,pkg/extension}/**/*.ts", {
-      cwd: ROOT,
-      exclude: ["**/*.test.ts"],
-    });
-    const known = new Set(
-      sources.flatMap((file) =>
-        [...readFileSync(join(ROOT, file), "utf8").matchAll(/"(registry_spegel_[a-z_]+)"/g)].map(
-          ([, name]) => name,
-        ),
-      ),
-    );
-    const used = rulesOf(groups).flatMap(({ expr }) => expr.match(/registry_spegel_[a-z_]+/g) ?? []);
-    assert.ok(new Set(used).size >= 3);
-    for (const name of used) assert.ok(known.has(name.replace(/_count$/, "")), `${name} is no metric`);
+  judged("tell of an extension that is not scraped at all", async (tool) => {
+    const [name, silent] = ["RegistrySpegelExtensionDown", "RegistrySpegelWebhookNotRegistered"];
+    const firing = { [name]: expected(groups, name, [{ labels: {} }]), [silent]: [] };
+    const { ok, output } = await tool.test(groups, [
+      { name: "gone", series: { 'up{job="other"}': "1x1440" }, atMinutes: 60, firing },
+    ]);
+    assert.ok(ok, output);
   });
 
-  it("say what to do", () => {
-    for (const { alert, annotations } of rulesOf(groups))
-      assert.match(annotations?.description ?? "", /Look at/, String(alert));
+  rulesOfProgram(groups, ["cmd/extension", "pkg/extension", "pkg/program", "pkg/credentials"]);
+});
+
+describe("the alerts of a garden", () => {
+  const groups = readRules("gardener-extension-registry-spegel-admission/runtime");
+  const job = "gardener-extension-registry-spegel-admission";
+  const name = "validation.registry-spegel.extensions.gardener.cloud";
+  const pod = (of: string): string => `job="${job}", pod="${of}"`;
+  const calls = (le: string): string =>
+    `apiserver_admission_webhook_admission_duration_seconds_bucket{job="gardener-apiserver", name="${name}", le="${le}"}`;
+  const rejections = (of: string, error: string): string =>
+    `apiserver_admission_webhook_rejection_count{job="gardener-apiserver", name="${of}", error_type="${error}"}`;
+  const healthy: Series = {
+    ...Object.fromEntries(
+      ["a", "b"].flatMap((each) => [
+        [`up{${pod(each)}}`, "1x1440"],
+        // A roll-out takes each away for a while.
+        [`registry_spegel_ready{${pod(each)}}`, each === "a" ? "1x600 0x3 1x837" : "1x610 0x3 1x827"],
+        [`${EXPIRATION}{${pod(each)}}`, `${30 * 86_400}x1440`],
+        [`${REGISTRATION}{${pod(each)}}`, each === "a" ? "0+60x1440" : "0x1440"],
+        [`registry_spegel_admission_reviews_total{${pod(each)}, result="allowed"}`, "0+50x1440"],
+        [`registry_spegel_admission_reviews_total{${pod(each)}, result="denied"}`, "0+1x1440"],
+      ]),
+    ),
+    // Shoots that are denied, and the trouble of others.
+    [rejections(name, "no_error")]: "0+1x1440",
+    [rejections("other.extensions.gardener.cloud", "calling_webhook_error")]: "0+9x1440",
+    [calls("0.1")]: "0+100x1440",
+    [calls("2.5")]: "0+100x1440",
+    [calls("10")]: "0+100x1440",
+    [calls("+Inf")]: "0+100x1440",
+  };
+
+  stories(groups, healthy, {
+    RegistrySpegelAdmissionDown: {
+      change: (series) => replaced(series, /^registry_spegel_ready/, "1x100 0x1340"),
+      atMinutes: 110,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelAdmissionReplicaNotReady: {
+      change: (series) =>
+        replaced(
+          replaced(without(series, /ready.*pod="a"/), /^up.*pod="a"/, "1x100 0x1340"),
+          /ready.*pod="b"/,
+          "1x1440",
+        ),
+      atMinutes: 120,
+      firing: [{ labels: { job, pod: "a" } }],
+    },
+    RegistrySpegelAdmissionCertificateExpires: {
+      // This replica cannot read the new one.
+      change: (series) => replaced(series, /expiration.*pod="b"/, `${6 * 86_400}x1440`),
+      atMinutes: DAY_MINUTES,
+      firing: [{ labels: {}, filledIn: { "$value | humanizeDuration": "5d 0h 0m 0s" } }],
+    },
+    RegistrySpegelAdmissionNotRegistered: {
+      // Nobody leads any more: the next replicas begin with 0.
+      change: (series) => replaced(series, /registration.*pod="a"/, "0+60x100 0x1340"),
+      atMinutes: 180,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelAdmissionFails: {
+      change: (series) => ({
+        ...series,
+        [`registry_spegel_admission_reviews_total{${pod("a")}, result="failed"}`]: "0+1x1440",
+      }),
+      atMinutes: 60,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelAdmissionUnreachable: {
+      change: (series) => ({ ...series, [rejections(name, "calling_webhook_error")]: "0+1x1440" }),
+      atMinutes: 40,
+      firing: [{ labels: {} }],
+    },
+    RegistrySpegelAdmissionSlow: {
+      change: (series) => replaced(series, /le="(0\.1|2\.5)"/, "0+90x1440"),
+      atMinutes: 60,
+      firing: [{ labels: {} }],
+    },
+  });
+
+  judged(
+    "tell of a replica that answers but does not serve, and of an admission that is gone",
+    async (tool) => {
+      const [replica, down] = ["RegistrySpegelAdmissionReplicaNotReady", "RegistrySpegelAdmissionDown"];
+      const unready = replaced(healthy, /ready.*pod="b"/, "1x100 0x1340");
+      const labels = { job, pod: "b" };
+      const { ok, output } = await tool.test(groups, [
+        {
+          name: "one unready",
+          series: unready,
+          atMinutes: 120,
+          firing: { [replica]: expected(groups, replica, [{ labels }]), [down]: [] },
+        },
+        {
+          name: "gone",
+          series: { 'up{job="other"}': "1x1440" },
+          atMinutes: 60,
+          firing: { [replica]: [], [down]: expected(groups, down, [{ labels: {} }]) },
+        },
+      ]);
+      assert.ok(ok, output);
+    },
+  );
+
+  rulesOfProgram(groups, ["cmd/admission", "pkg/admission", "pkg/program", "pkg/credentials"]);
+
+  it("name the webhook as it is registered", () => {
+    const { webhooks } = shootWebhook({
+      target: { mode: "url", url: "a.garden" },
+      caBundlePem: "",
+      ownerNamespace: "garden",
+    });
+    const names = rulesOf(groups).flatMap(({ expr }) => [...expr.matchAll(/[{ ]name="([^"]+)"/g)]);
+    assert.ok(names.length >= 2);
+    for (const [, each] of names) assert.equal(each, valueAt(webhooks[0], "name"));
   });
 });

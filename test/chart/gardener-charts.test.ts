@@ -72,9 +72,9 @@ async function render(chart: string, args: readonly string[]): Promise<Kubernete
 const valuesOf = (chart: string, file: string): string =>
   `--values=${join(chart, "ci", `${file}-values.yaml`)}`;
 
-/** Rules lie where the Prometheus of a seed looks for them. */
-function namespaceOf(kind: string): string | undefined {
-  if (kind === "PrometheusRule") return "garden";
+/** Rules about the extension lie where the Prometheus of a seed looks for them. */
+function namespaceOf(chart: string, kind: string): string | undefined {
+  if (chart === EXTENSION && kind === "PrometheusRule") return "garden";
   return CLUSTER_KINDS.includes(kind) ? undefined : "mirror";
 }
 
@@ -123,7 +123,7 @@ for (const [what, chart] of Object.entries(CHARTS)) {
         const keys = objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
         assert.equal(new Set(keys).size, keys.length, "two objects have one name");
         for (const { kind, metadata } of objects) {
-          assert.equal(metadata.namespace, namespaceOf(kind), kind);
+          assert.equal(metadata.namespace, namespaceOf(chart, kind), kind);
         }
       });
     }
@@ -487,6 +487,52 @@ describe("the admission in a garden", () => {
     const { flags, podLabels } = await flagsOf("one-cluster");
     assert.equal(flags.webhookConfigMode, "service");
     assert.equal(podLabels[TO_GARDEN], undefined);
+  });
+
+  it("is scraped by the garden's Prometheus, which gets its alerts", async () => {
+    const objects = await render(RUNTIME, [valuesOf(RUNTIME, "operator")]);
+    const service = find(objects, "Service");
+    const monitor = find(objects, "ServiceMonitor");
+    const rule = find(objects, "PrometheusRule");
+    for (const { metadata } of [monitor, rule]) assert.equal(metadata.labels?.["prometheus"], "garden");
+    const selected = valueAt<Record<string, string>>(monitor, "spec.selector.matchLabels");
+    for (const [key, value] of Object.entries(selected)) assert.equal(service.metadata.labels?.[key], value);
+    const ports = valueAt<{ name: string; port: number }[]>(service, "spec.ports");
+    const { port, metricRelabelings } = valueAt<{ port: string; metricRelabelings: object[] }>(
+      monitor,
+      "spec.endpoints.0",
+    );
+    assert.equal(ports.find(({ name }) => name === port)?.port, 8080);
+    assert.deepEqual(rule.spec, parse(readFileSync(join(RUNTIME, "monitoring/rules.yaml"), "utf8")));
+    // A ServiceMonitor's targets have the Service as job.
+    const text = JSON.stringify(rule.spec);
+    const jobs = new Set([...text.matchAll(/job=\\"([^"\\]+)/g)].map(([, name]) => name));
+    assert.deepEqual([...jobs], [service.metadata.name]);
+    const kept = new RegExp(valueAt<string>(metricRelabelings[0], "regex"));
+    for (const name of text.match(/registry_spegel_[a-z_]+/g) ?? []) assert.match(name, kept);
+  });
+
+  it("asks for a Prometheus operator only where there is one, and its operator wants it", async () => {
+    const kindsOf = async (file: string, ...args: string[]): Promise<string[]> => {
+      const objects = await render(RUNTIME, [valuesOf(RUNTIME, file), ...args]);
+      const kinds = objects.filter(({ apiVersion }) => apiVersion.startsWith("monitoring.coreos.com/"));
+      assert.deepEqual(kinds.flatMap(judge), []);
+      return kinds.map(({ kind }) => kind).sort();
+    };
+    const present = "--api-versions=monitoring.coreos.com/v1/ServiceMonitor";
+    const both = ["PrometheusRule", "ServiceMonitor"];
+    assert.deepEqual(await kindsOf("one-cluster"), [], "by hand, without these kinds");
+    assert.deepEqual(await kindsOf("one-cluster", present), both);
+    assert.deepEqual(await kindsOf("operator"), both, "its renderer knows no kinds");
+    assert.deepEqual(await kindsOf("operator", "--set=metrics.enableAlerts=false"), ["ServiceMonitor"]);
+    assert.deepEqual(await kindsOf("operator", "--set=metrics.enableScraping=false"), []);
+    assert.deepEqual(await kindsOf("all", present), []);
+    const labelled = await render(RUNTIME, [
+      valuesOf(RUNTIME, "operator"),
+      "--set=metrics.labels.prometheus=null,metrics.labels.release=kps",
+    ]);
+    const { labels = {} } = find(labelled, "ServiceMonitor").metadata;
+    assert.deepEqual([labels["prometheus"], labels["release"]], [undefined, "kps"]);
   });
 
   it("may do what its tests do, and no more", async () => {

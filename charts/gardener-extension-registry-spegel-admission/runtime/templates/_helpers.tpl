@@ -74,3 +74,15 @@ capabilities:
 - --router-port={{ int .Values.defaults.routerPort }}
 - --metrics-port={{ int .Values.defaults.metricsPort }}
 {{- end }}
+
+{{/*
+Whether there may be objects of the Prometheus operator. gardener-operator, which alone sets runtimeCluster, installs
+their kinds, but renders without telling which kinds the cluster has.
+*/}}
+{{- define "isMonitored" -}}
+{{- $isOperated := hasKey (.Values.gardener | default dict) "runtimeCluster" -}}
+{{- $hasKinds := .Capabilities.APIVersions.Has "monitoring.coreos.com/v1/ServiceMonitor" -}}
+{{- if and .Values.metrics.enableScraping (or $isOperated $hasKinds) -}}
+true
+{{- end -}}
+{{- end }}
