@@ -2,6 +2,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Logger } from "#log";
 import { type Contact, closest } from "./contact.ts";
+import { createContactIndex } from "./contact-index.ts";
 import { binaryBytes, binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import { REPLICATION } from "./protocol/answer.ts";
 import type { ChannelPool } from "./protocol/channel.ts";
@@ -47,6 +48,7 @@ const SMALL_BATCH = 32;
 const PLAN_STEP = 512;
 /** So many of the nearest nodes of the routing table get a record even if others, known by name alone, seem nearer. */
 const TRUSTED_REPLICATION = 5;
+const ANYWHERE = Buffer.alloc(32);
 const PING = encodeMessage({ type: MessageType.PING });
 
 export function createAnnouncer(
@@ -92,9 +94,11 @@ export function createAnnouncer(
     () => {
       const now = deps.now();
       for (const [multihash, due] of dueAtMs) if (due <= now) waiting.add(multihash);
-      for (const contact of deps.contacts())
-        if (refused.has(contact.id)) newContacts.set(contact.id, contact);
-      refused.clear();
+      if (refused.size > 0) {
+        for (const contact of deps.contacts())
+          if (refused.has(contact.id)) newContacts.set(contact.id, contact);
+        refused.clear();
+      }
       sendSoon(0);
     },
     Math.min(5_000, Math.max(intervalMs / 20, 1)),
@@ -153,7 +157,7 @@ export function createAnnouncer(
     const gone = lost.filter(({ id }) => !present.has(id)); // others are back
     if (gone.length === 0 || contacts.length < REPLICATION) return; // all that are left have all
     const without = new Set(gone.map(({ id }) => id));
-    const before = [...contacts, ...gone];
+    const before = createContactIndex([...contacts, ...gone]);
     const missing = new Map<string, number>();
     const keys = [...dueAtMs.keys()];
     for (let i = 0; i < keys.length; i++) {
@@ -183,8 +187,13 @@ export function createAnnouncer(
   async function plan(keys: readonly string[], selection: Selection): Promise<Map<Contact, string[]>> {
     const { only, standIns } = selection;
     const isLeft = (contact: Contact): boolean => standIns?.without.has(contact.id) !== true;
-    const contacts = [...deps.contacts()].filter(isLeft);
-    const trusted = deps.trusted === undefined ? [] : [...deps.trusted()].filter(isLeft);
+    const left = (all: Iterable<Contact>): Iterable<Contact> =>
+      standIns === undefined ? all : createContactIndex([...all].filter(isLeft));
+    const contacts = left(deps.contacts());
+    const trusted = left(deps.trusted?.() ?? []);
+    const some = closest(contacts, ANYWHERE, REPLICATION + 1);
+    const isFew = some.length <= REPLICATION;
+    if (isFew && standIns !== undefined) return new Map(); // all that are left have all
     const tasks = new Map<Contact, string[]>();
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i] as string;
@@ -192,15 +201,15 @@ export function createAnnouncer(
       if (!dueAtMs.has(key)) continue; // withdrawn in the meantime
       // A third of the interval is left to chance, so that a burst of keys does not come back as a burst.
       if (selection.isFirst === true) dueAtMs.set(key, deps.now() + intervalMs * (2 / 3 + deps.random() / 3));
-      let targets: Iterable<Contact> = contacts;
-      if (contacts.length > REPLICATION) {
+      let targets: Iterable<Contact> = some;
+      if (!isFew) {
         const id = kademliaIdOf(binaryBytes(key));
         const nearest = closest(contacts, id, REPLICATION);
         targets =
           standIns === undefined
             ? new Set([...nearest, ...closest(trusted, id, TRUSTED_REPLICATION)])
             : nearest.slice(-(standIns.missing.get(key) ?? 0));
-      } else if (standIns !== undefined) continue; // all that are left have it
+      }
       for (const contact of targets) {
         if (only !== undefined && !only.has(contact.id)) continue;
         const list = tasks.get(contact);

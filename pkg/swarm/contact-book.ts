@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Contact } from "./contact.ts";
+import type { Contact, IndexedContacts } from "./contact.ts";
+import { createContactIndex } from "./contact-index.ts";
 
 /**
  * Nodes that others named. Unlike those of the routing table they need not be connected and nobody has vouched for them,
@@ -15,7 +16,8 @@ export interface ContactBook {
   /** A node that could be reached after all. */
   trust(id: string): void;
   /** Those named lately. */
-  contacts(): Iterable<Contact>;
+  contacts(): IndexedContacts;
+  contact(id: string): Contact | undefined;
 }
 
 export interface ContactBookOptions {
@@ -41,23 +43,31 @@ export function createContactBook(
   const distrustMs = options.distrustMs ?? DISTRUST_MS;
   const distrustMaxMs = options.distrustMaxMs ?? DISTRUST_MAX_MS;
   const maxContacts = options.maxContacts ?? MAX_CONTACTS;
-  /** In the order in which they were named last. */
-  const entries = new Map<string, { readonly contact: Contact; readonly namedAtMs: number }>();
+  const index = createContactIndex();
+  /** By id, in the order in which they were named last. */
+  const namedAtMs = new Map<string, number>();
   const distrusted = new Map<string, { readonly untilMs: number; readonly forMs: number }>();
 
   const isDistrusted = (id: string): boolean => deps.now() < (distrusted.get(id)?.untilMs ?? 0);
 
+  function drop(id: string): void {
+    namedAtMs.delete(id);
+    index.delete(id);
+  }
+
   return {
     isDistrusted,
+    contact: index.get,
     add(contact) {
       if (isDistrusted(contact.id)) return false;
-      const isNew = !entries.delete(contact.id);
-      entries.set(contact.id, { contact, namedAtMs: deps.now() });
-      if (entries.size > maxContacts) entries.delete(entries.keys().next().value as string);
+      const isNew = !namedAtMs.delete(contact.id);
+      namedAtMs.set(contact.id, deps.now());
+      index.set(contact);
+      if (namedAtMs.size > maxContacts) drop(namedAtMs.keys().next().value as string);
       return isNew;
     },
     remove(id) {
-      entries.delete(id);
+      drop(id);
       if (isDistrusted(id)) return; // one failure is told by all who met it
       const forMs = Math.min((distrusted.get(id)?.forMs ?? distrustMs / 2) * 2, distrustMaxMs);
       distrusted.delete(id);
@@ -65,12 +75,13 @@ export function createContactBook(
       if (distrusted.size > maxContacts) distrusted.delete(distrusted.keys().next().value as string);
     },
     trust: (id) => void distrusted.delete(id),
-    *contacts() {
+    contacts() {
       const limit = deps.now() - freshMs;
-      for (const [id, { contact, namedAtMs }] of entries) {
-        if (namedAtMs < limit) entries.delete(id);
-        else yield contact;
+      for (const [id, atMs] of namedAtMs) {
+        if (atMs >= limit) break;
+        drop(id);
       }
+      return index;
     },
   };
 }

@@ -21,6 +21,12 @@ export interface Contact {
   readonly low: number;
 }
 
+/** Contacts that find the nearest of them without a look at all, see `createContactIndex`. */
+export interface IndexedContacts extends Iterable<Contact> {
+  /** See the function of this name. */
+  closest(target: Buffer, count: number): Contact[];
+}
+
 /** @throws SwarmError SWARM_MESSAGE_INVALID when the bytes are no peer id. */
 export function createContact(multihash: Uint8Array, endpoints: readonly Endpoint[] = []): Contact {
   let peerId: PeerId;
@@ -45,6 +51,11 @@ export function contactOf(peerId: PeerId, endpoints: readonly Endpoint[] = []): 
   };
 }
 
+/** The `id` of a contact with this peer id. */
+export function idOf(peerId: PeerId): string {
+  return binaryString(peerId.toMultihash().bytes);
+}
+
 /** The XOR distance of a contact to a Kademlia id, as a number of 48 bits. */
 export function distanceTo(target: Buffer): (contact: Contact) => number {
   const high = target.readUInt32BE(0);
@@ -53,7 +64,12 @@ export function distanceTo(target: Buffer): (contact: Contact) => number {
 }
 
 /** The `count` contacts nearest to a Kademlia id, nearest first. */
-export function closest(contacts: Iterable<Contact>, target: Buffer, count: number): Contact[] {
+export function closest(
+  contacts: Iterable<Contact> | IndexedContacts,
+  target: Buffer,
+  count: number,
+): Contact[] {
+  if ("closest" in contacts) return contacts.closest(target, count);
   const high = target.readInt32BE(0);
   const distance = distanceTo(target);
   /** Sorted; most contacts of a large table are farther than all of them and are passed over at once. */

@@ -15,6 +15,10 @@ export interface SearchDeps {
   readonly contacts: () => Iterable<Contact>;
   /** A node of the routing table: what is known of it there is taken over what others say. */
   readonly contact?: (id: string) => Contact | undefined;
+  /** A node as others named it before. */
+  readonly named?: (id: string) => Contact | undefined;
+  /** Default: `createContact`. Many nodes in one process may share what they know. */
+  readonly createContact?: typeof createContact;
   /** Nodes that were tried in vain lately: whoever names them, they are not asked again soon. */
   readonly isDistrusted?: (id: string) => boolean;
   /** Own id as binary string, never asked. */
@@ -112,17 +116,26 @@ export async function search(
    */
   function advance(): void {
     if (ended) return;
-    const alive = candidates.filter(({ state }) => state !== "failed");
-    const promising = alive.filter(({ state }) => state !== "slow");
-    const answers = alive.filter(({ state }) => state === "answered").length;
-    const nearestHaveAnswered = promising.slice(0, resiliency).every(({ state }) => state === "answered");
-    if (nearestHaveAnswered && answers >= Math.min(MIN_ANSWERS, alive.length)) return end();
-    if (nearestHaveAnswered && promising.length <= answers) return; // the slow ones decide
-    if (turn !== undefined) return;
-    const running = promising.filter(({ state }) => state === "asked").length;
-    if (running >= parallelism) return;
-    const next = promising.slice(0, Math.max(resiliency, parallelism)).find(({ state }) => state === "new");
-    if (next === undefined) return;
+    let alive = 0;
+    let promising = 0;
+    let answers = 0;
+    let running = 0;
+    let nearestHaveAnswered = true;
+    let next: Candidate | undefined;
+    for (const candidate of candidates) {
+      const { state } = candidate;
+      if (state === "failed") continue;
+      alive++;
+      if (state === "slow") continue;
+      if (promising < resiliency && state !== "answered") nearestHaveAnswered = false;
+      if (promising < Math.max(resiliency, parallelism) && state === "new") next ??= candidate;
+      if (state === "answered") answers++;
+      if (state === "asked") running++;
+      promising++;
+    }
+    if (nearestHaveAnswered && answers >= Math.min(MIN_ANSWERS, alive)) return end();
+    if (nearestHaveAnswered && promising <= answers) return; // the slow ones decide
+    if (turn !== undefined || running >= parallelism || next === undefined) return;
     if (requests >= maxRequests) {
       for (const candidate of candidates) if (candidate.state === "new") candidate.state = "failed";
       return advance();
@@ -187,6 +200,11 @@ export async function search(
         yield contact;
         continue;
       }
+      const named = deps.named?.(id);
+      if (named !== undefined && Buffer.compare(named.info, encoded) === 0) {
+        yield named;
+        continue;
+      }
       const endpoints: Endpoint[] = [];
       for (const address of peer.addresses) {
         const endpoint = parseEndpoint(address);
@@ -194,7 +212,7 @@ export async function search(
           endpoints.push(endpoint);
         }
       }
-      yield createContact(peer.id, endpoints);
+      yield (deps.createContact ?? createContact)(peer.id, endpoints);
     }
   }
 

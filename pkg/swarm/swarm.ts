@@ -9,15 +9,16 @@ import { createAddressPolicy, parseRouterAddress } from "./address-policy.ts";
 import { type AnnouncerOptions, createAnnouncer } from "./announcer.ts";
 import { createJoining, type JoinOptions } from "./bootstrap/join.ts";
 import type { BootstrapPeer, BootstrapSource } from "./bootstrap/source.ts";
-import { type Contact, contactOf } from "./contact.ts";
+import { type Contact, contactOf, type createContact, type IndexedContacts, idOf } from "./contact.ts";
 import { createContactBook } from "./contact-book.ts";
+import { createContactIndex, unionOf } from "./contact-index.ts";
 import { SwarmError } from "./errors.ts";
 import { type Host, type HostOptions, MAX_CONNECTIONS, openHost } from "./host.ts";
 import { openIdentity } from "./identity.ts";
 import { formatEndpoint, parseEndpoint } from "./ip-address.ts";
 import { createLookups, type LookupOptions } from "./lookup.ts";
 import type { SwarmMetrics } from "./ports.ts";
-import { answer, type LastProvider } from "./protocol/answer.ts";
+import { type AnswerDeps, answer, type LastProvider } from "./protocol/answer.ts";
 import { type ChannelOptions, createChannelPool } from "./protocol/channel.ts";
 import { MessageType } from "./protocol/message.ts";
 import { createProtocolServer, type ProtocolServerOptions } from "./protocol/server.ts";
@@ -45,6 +46,8 @@ export interface SwarmDeps {
   readonly random?: () => number;
   /** Connections and the routing table. Default: libp2p on TCP. */
   readonly openHost?: (options: HostOptions) => Promise<Host>;
+  /** Makes a contact of what others name. Default: `createContact`, each time anew. */
+  readonly createContact?: typeof createContact;
 }
 
 export interface SwarmOptions {
@@ -117,24 +120,23 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   opening.defer(() => clearInterval(sweeper));
 
   const lastProvider: LastProvider = { sender: "", encoded: new Uint8Array(0), info: undefined };
+  /** The routing table by place. The contacts in it may have other addresses by now: the host knows. */
+  const index = createContactIndex();
+  const current = (contact: Contact): Contact => host.contact(contact.id) ?? contact;
+  const table: IndexedContacts = {
+    closest: (target, count) => index.closest(target, count).map(current),
+    [Symbol.iterator]: () => host.contacts()[Symbol.iterator](),
+  };
+  const answerDeps: AnswerDeps = {
+    self,
+    contacts: () => table,
+    isOwnKey: (key) => announcer.has(key),
+    store,
+    policy,
+    last: lastProvider,
+  };
   const server = createProtocolServer(
-    {
-      logger,
-      now,
-      answer: (sender, frame) =>
-        answer(
-          {
-            self,
-            contacts: () => host.contacts(),
-            isOwnKey: (key) => announcer.has(key),
-            store,
-            policy,
-            last: lastProvider,
-          },
-          sender,
-          frame,
-        ),
-    },
+    { logger, now, answer: (sender, frame) => answer(answerDeps, sender, frame) },
     options.server,
   );
 
@@ -148,10 +150,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   /** Nodes in the routing table when this node looked around last. */
   let lookedAtPeers = 1;
   /** The routing table, then nodes that were only named. */
-  function* known(): Generator<Contact, void, undefined> {
-    yield* host.contacts();
-    for (const contact of book.contacts()) if (host.contact(contact.id) === undefined) yield contact;
-  }
+  const known = (): IndexedContacts => unionOf(table, book.contacts());
   function onLearned(contact: Contact): void {
     if (contact.id === host.self.id || host.contact(contact.id) !== undefined) return;
     if (!book.add(contact)) return;
@@ -178,35 +177,33 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       events: {
         joined(contact) {
           logger.debug("node joined the routing table", { peer: contact.peerId.toString() });
+          index.set(contact);
           announcer.joined(contact);
           if (looking === undefined && peerCount() >= lookedAtPeers * GROWN) lookAround({ isAgain: true });
           notify();
         },
         left(contact) {
           logger.debug("node left the routing table", { peer: contact.peerId.toString() });
+          index.delete(contact.id);
           book.remove(contact.id);
           announcer.left(contact);
           notify();
         },
         connected(peerId) {
-          const { id } = contactOf(peerId);
+          const id = idOf(peerId);
           store.setReachable(id, true);
           book.trust(id);
         },
         disconnected(peerId) {
           // Of so many nodes all cannot stay connected, and to dial one would end the connection to another.
           if (peerCount() > maxConnections * CROWDED) return;
-          verifySoon(contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random()));
+          verifySoon(host.contact(idOf(peerId)) ?? contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random()));
         },
       },
     }),
   );
 
-  const peerCount = (): number => {
-    let count = 0;
-    for (const _ of host.contacts()) count++;
-    return count;
-  };
+  const peerCount = (): number => index.size;
 
   let cachedSelf: { readonly contact: Contact; readonly readAtMs: number } | undefined;
   /** This node as others should see it. */
@@ -262,6 +259,8 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     policy,
     contacts: known,
     contact: (id: string) => host.contact(id),
+    named: book.contact,
+    ...(deps.createContact === undefined ? {} : { createContact: deps.createContact }),
     isDistrusted: book.isDistrusted,
     selfId: host.self.id,
     onLearned,
@@ -272,7 +271,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     options.lookup,
   );
   const announcer = createAnnouncer(
-    { logger, channels, contacts: known, trusted: () => host.contacts(), self, now, random, onSilent },
+    { logger, channels, contacts: known, trusted: () => table, self, now, random, onSilent },
     options.announce,
   );
 

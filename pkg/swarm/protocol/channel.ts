@@ -59,16 +59,19 @@ export function createChannelPool(
   sweeper.unref();
 
   function channelTo(contact: Contact): Channel {
-    const known = channels.get(contact.id);
-    const channel = known?.channel ?? createChannel(deps.openStream, contact, options);
+    const entry = channels.get(contact.id) ?? {
+      channel: createChannel(deps.openStream, contact, options),
+      lastUseAtMs: 0,
+    };
+    entry.lastUseAtMs = deps.now();
     channels.delete(contact.id);
-    channels.set(contact.id, { channel, lastUseAtMs: deps.now() });
+    channels.set(contact.id, entry);
     if (channels.size > maxChannels) {
       const [oldestId, oldest] = channels.entries().next().value as [string, { readonly channel: Channel }];
       oldest.channel[Symbol.dispose]();
       channels.delete(oldestId);
     }
-    return channel;
+    return entry.channel;
   }
 
   return {
@@ -106,9 +109,11 @@ function createChannel(openStream: OpenStream, contact: Contact, options: Channe
       cause,
     });
 
-  function failPending(of: Stream, error: SwarmError): void {
+  function failPending(of: Stream, message: string): void {
     if (stream !== of) return;
     stream = undefined;
+    if (pending.length === 0) return;
+    const error = unreachable(message);
     for (const request of pending.splice(0)) request.reject(error);
   }
 
@@ -133,10 +138,10 @@ function createChannel(openStream: OpenStream, contact: Contact, options: Channe
       }
     });
     opened.addEventListener("remoteCloseWrite", () => {
-      failPending(opened, unreachable("ended the stream"));
+      failPending(opened, "ended the stream");
       opened.close().catch((err: unknown) => opened.abort(err as Error));
     });
-    opened.addEventListener("close", () => failPending(opened, unreachable("closed the stream")));
+    opened.addEventListener("close", () => failPending(opened, "closed the stream"));
     return opened;
   }
 
@@ -187,7 +192,7 @@ function createChannel(openStream: OpenStream, contact: Contact, options: Channe
       disposed = true;
       const closing = stream;
       if (closing === undefined) return;
-      failPending(closing, unreachable("channel was closed"));
+      failPending(closing, "channel was closed");
       closing.abort(unreachable("channel was closed")); // all that was asked is answered; nothing is lost with the stream
     },
   };

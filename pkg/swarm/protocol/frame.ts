@@ -20,9 +20,11 @@ export interface FrameReader {
   readonly bufferedBytes: number;
 }
 
+const NO_BYTES = new Uint8Array(0);
+
 export function createFrameReader(options: { readonly maxFrameBytes?: number } = {}): FrameReader {
   const maxFrameBytes = options.maxFrameBytes ?? MAX_FRAME_BYTES;
-  let head: Uint8Array = new Uint8Array(0);
+  let head: Uint8Array = NO_BYTES;
   let tail: Uint8Array[] = [];
   let tailBytes = 0;
   /** Nothing can be read before this many bytes are there; saves joining the chunks of a long frame again and again. */
@@ -62,7 +64,8 @@ export function createFrameReader(options: { readonly maxFrameBytes?: number } =
         return undefined;
       }
       const frame = head.subarray(length.headerBytes, end);
-      head = head.subarray(end);
+      // An empty view would keep the whole chunk alive until the next one comes, on each of hundreds of idle streams.
+      head = head.length === end ? NO_BYTES : head.subarray(end);
       neededBytes = 1;
       return frame;
     },

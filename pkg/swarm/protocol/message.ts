@@ -50,11 +50,11 @@ export function decodeMessage(frame: Uint8Array): KadMessage {
   let key: Uint8Array | undefined;
   const closerPeers: Uint8Array[] = [];
   const providerPeers: Uint8Array[] = [];
-  for (const field of fieldsOf(frame)) {
-    if (field.tag === TAG_TYPE) type = field.number;
-    else if (field.tag === TAG_KEY) key = field.bytes;
-    else if (field.tag === TAG_CLOSER_PEER) closerPeers.push(field.bytes);
-    else if (field.tag === TAG_PROVIDER_PEER) providerPeers.push(field.bytes);
+  for (const fields = new FieldReader(frame); fields.next(); ) {
+    if (fields.tag === TAG_TYPE) type = fields.number;
+    else if (fields.tag === TAG_KEY) key = fields.bytes;
+    else if (fields.tag === TAG_CLOSER_PEER) closerPeers.push(fields.bytes);
+    else if (fields.tag === TAG_PROVIDER_PEER) providerPeers.push(fields.bytes);
     if (closerPeers.length > MAX_PEERS || providerPeers.length > MAX_PEERS)
       throw invalid("message names too many peers");
   }
@@ -65,19 +65,22 @@ export function decodeMessage(frame: Uint8Array): KadMessage {
 export function decodePeer(bytes: Uint8Array): EncodedPeer {
   let id: Uint8Array | undefined;
   const addresses: Uint8Array[] = [];
-  for (const field of fieldsOf(bytes)) {
-    if (field.tag === TAG_PEER_ID) id = field.bytes;
-    else if (field.tag === TAG_PEER_ADDRESS && addresses.length < MAX_ADDRESSES) addresses.push(field.bytes);
+  for (const fields = new FieldReader(bytes); fields.next(); ) {
+    if (fields.tag === TAG_PEER_ID) id = fields.bytes;
+    else if (fields.tag === TAG_PEER_ADDRESS && addresses.length < MAX_ADDRESSES)
+      addresses.push(fields.bytes);
   }
   if (id === undefined || id.length === 0) throw invalid("peer without an id");
   return { id, addresses };
 }
 
 export function encodePeer(peer: EncodedPeer): Buffer {
-  return Buffer.concat([
-    field(TAG_PEER_ID, peer.id),
-    ...peer.addresses.map((address) => field(TAG_PEER_ADDRESS, address)),
-  ]);
+  let sizeBytes = fieldBytes(peer.id);
+  for (const address of peer.addresses) sizeBytes += fieldBytes(address);
+  const encoded = Buffer.allocUnsafe(sizeBytes);
+  let offset = writeField(encoded, TAG_PEER_ID, peer.id, 0);
+  for (const address of peer.addresses) offset = writeField(encoded, TAG_PEER_ADDRESS, address, offset);
+  return encoded;
 }
 
 /** A whole frame, length included. */
@@ -87,11 +90,19 @@ export function encodeMessage(message: {
   readonly closerPeers?: readonly Uint8Array[];
   readonly providerPeers?: readonly Uint8Array[];
 }): Buffer {
-  const parts: Uint8Array[] = [Uint8Array.of(TAG_TYPE, message.type)];
-  if (message.key !== undefined) parts.push(field(TAG_KEY, message.key));
-  for (const peer of message.closerPeers ?? []) parts.push(field(TAG_CLOSER_PEER, peer));
-  for (const peer of message.providerPeers ?? []) parts.push(field(TAG_PROVIDER_PEER, peer));
-  return withLength(parts);
+  const { type, key, closerPeers = [], providerPeers = [] } = message;
+  let sizeBytes = 2;
+  if (key !== undefined) sizeBytes += fieldBytes(key);
+  for (const peer of closerPeers) sizeBytes += fieldBytes(peer);
+  for (const peer of providerPeers) sizeBytes += fieldBytes(peer);
+  const encoded = Buffer.allocUnsafe(varintBytes(sizeBytes) + sizeBytes);
+  let offset = writeVarint(encoded, sizeBytes, 0);
+  encoded[offset++] = TAG_TYPE;
+  encoded[offset++] = type;
+  if (key !== undefined) offset = writeField(encoded, TAG_KEY, key, offset);
+  for (const peer of closerPeers) offset = writeField(encoded, TAG_CLOSER_PEER, peer, offset);
+  for (const peer of providerPeers) offset = writeField(encoded, TAG_PROVIDER_PEER, peer, offset);
+  return encoded;
 }
 
 /**
@@ -99,96 +110,99 @@ export function encodeMessage(message: {
  * a node with thousands of keys and dozens of neighbours writes hundreds of thousands of them.
  */
 export function encodeAddProviders(keys: readonly string[], provider: Uint8Array): Buffer {
-  const head = Uint8Array.of(TAG_TYPE, MessageType.ADD_PROVIDER);
-  const tail = field(TAG_PROVIDER_PEER, provider);
-  const frameBytes = (key: string): number => {
-    const sizeBytes = head.length + 1 + varint(key.length).length + key.length + tail.length;
-    return varint(sizeBytes).length + sizeBytes;
-  };
-  const encoded = Buffer.allocUnsafe(keys.reduce((total, key) => total + frameBytes(key), 0));
+  const messageBytes = (key: string): number =>
+    2 + 1 + varintBytes(key.length) + key.length + fieldBytes(provider);
+  let totalBytes = 0;
+  for (const key of keys) totalBytes += varintBytes(messageBytes(key)) + messageBytes(key);
+  const encoded = Buffer.allocUnsafe(totalBytes);
   let offset = 0;
-  const put = (bytes: Uint8Array): void => {
-    encoded.set(bytes, offset);
-    offset += bytes.length;
-  };
   for (const key of keys) {
-    const keyLength = varint(key.length);
-    put(varint(head.length + 1 + keyLength.length + key.length + tail.length));
-    put(head);
+    offset = writeVarint(encoded, messageBytes(key), offset);
+    encoded[offset++] = TAG_TYPE;
+    encoded[offset++] = MessageType.ADD_PROVIDER;
     encoded[offset++] = TAG_KEY;
-    put(keyLength);
+    offset = writeVarint(encoded, key.length, offset);
     offset += encoded.write(key, offset, "latin1");
-    put(tail);
+    offset = writeField(encoded, TAG_PROVIDER_PEER, provider, offset);
   }
   return encoded;
 }
 
-function withLength(parts: readonly Uint8Array[]): Buffer {
-  let sizeBytes = 0;
-  for (const part of parts) sizeBytes += part.length;
-  return Buffer.concat([varint(sizeBytes), ...parts]);
+/** What a field with these bytes takes: tag, length, bytes. */
+function fieldBytes(bytes: Uint8Array): number {
+  return 1 + varintBytes(bytes.length) + bytes.length;
 }
 
-function field(tag: number, bytes: Uint8Array): Buffer {
-  const length = varint(bytes.length);
-  const encoded = Buffer.allocUnsafe(1 + length.length + bytes.length);
-  encoded[0] = tag;
-  encoded.set(length, 1);
-  encoded.set(bytes, 1 + length.length);
-  return encoded;
+/** @returns the place behind it, as the other writers do */
+function writeField(into: Buffer, tag: number, bytes: Uint8Array, at: number): number {
+  into[at] = tag;
+  const offset = writeVarint(into, bytes.length, at + 1);
+  into.set(bytes, offset);
+  return offset + bytes.length;
 }
 
-function varint(value: number): Uint8Array {
-  const bytes: number[] = [];
+function varintBytes(value: number): number {
+  let sizeBytes = 1;
+  for (let rest = value >>> 7; rest > 0; rest >>>= 7) sizeBytes++;
+  return sizeBytes;
+}
+
+function writeVarint(into: Buffer, value: number, at: number): number {
+  let offset = at;
   let rest = value;
-  while (rest >= 0x80) {
-    bytes.push((rest & 0x7f) | 0x80);
-    rest >>>= 7;
-  }
-  bytes.push(rest);
-  return Uint8Array.from(bytes);
-}
-
-interface Field {
-  /** Field number and wire type as they stand in the message. */
-  readonly tag: number;
-  /** The value of a varint; larger than 32 bits is cut off, no field in use is. */
-  readonly number: number;
-  readonly bytes: Uint8Array;
+  for (; rest >= 0x80; rest >>>= 7) into[offset++] = (rest & 0x7f) | 0x80;
+  into[offset++] = rest;
+  return offset;
 }
 
 const NO_BYTES = new Uint8Array(0);
 
-/** Walks over the fields of a protobuf message; unknown ones are passed on like the others. */
-function* fieldsOf(bytes: Uint8Array): Generator<Field, void, undefined> {
-  let offset = 0;
+/** Walks over the fields of a protobuf message; unknown ones are given like the others. */
+class FieldReader {
+  /** Field number and wire type of the current field, as they stand in the message. */
+  tag = 0;
+  /** The value of a varint; larger than 32 bits is cut off, no field in use is. */
+  number = 0;
+  bytes: Uint8Array = NO_BYTES;
+  private readonly message: Uint8Array;
+  private offset = 0;
 
-  function readVarint(): number {
+  constructor(message: Uint8Array) {
+    this.message = message;
+  }
+
+  /** False when there is no further field. */
+  next(): boolean {
+    while (this.offset < this.message.length) {
+      this.tag = this.readVarint();
+      const wireType = this.tag % 8;
+      this.number = wireType === 0 ? this.readVarint() : 0;
+      this.bytes = wireType === 2 ? this.take(this.readVarint()) : NO_BYTES;
+      if (wireType === 0 || wireType === 2) return true;
+      if (wireType === 1) this.take(8);
+      else if (wireType === 5) this.take(4);
+      else throw invalid(`wire type ${wireType} is not in use`);
+    }
+    return false;
+  }
+
+  private readVarint(): number {
     let value = 0;
     for (let i = 0; i < 10; i++) {
-      const byte = bytes[offset++];
+      const byte = this.message[this.offset++];
       if (byte === undefined) throw invalid("message ends inside a number");
+      if (i === 0 && byte < 0x80) return byte;
       if (i < 5) value += (byte & 0x7f) * 2 ** (7 * i);
       if (byte < 0x80) return value;
     }
     throw invalid("number is longer than ten bytes");
   }
 
-  function take(sizeBytes: number): Uint8Array {
-    if (sizeBytes > bytes.length - offset) throw invalid("field is longer than its message");
-    const taken = bytes.subarray(offset, offset + sizeBytes);
-    offset += sizeBytes;
+  private take(sizeBytes: number): Uint8Array {
+    if (sizeBytes > this.message.length - this.offset) throw invalid("field is longer than its message");
+    const taken = this.message.subarray(this.offset, this.offset + sizeBytes);
+    this.offset += sizeBytes;
     return taken;
-  }
-
-  while (offset < bytes.length) {
-    const tag = readVarint();
-    const wireType = tag % 8;
-    if (wireType === 0) yield { tag, number: readVarint(), bytes: NO_BYTES };
-    else if (wireType === 2) yield { tag, number: 0, bytes: take(readVarint()) };
-    else if (wireType === 1) take(8);
-    else if (wireType === 5) take(4);
-    else throw invalid(`wire type ${wireType} is not in use`);
   }
 }
 
