@@ -170,6 +170,7 @@ function createWorld(
         now: clock.now,
         random,
         openHost: network.openHost,
+        createContact: network.createContact,
       },
       { routerAddress: `${ip}:5001`, dataDirectory: undefined, signal: running.signal },
     );

@@ -13,10 +13,9 @@ export interface VirtualClock extends Disposable {
 }
 
 interface Task {
-  readonly atMs: number;
   readonly order: number;
-  readonly action: () => void;
-  isCancelled: boolean;
+  /** Undefined when it was cancelled. */
+  action: (() => void) | undefined;
 }
 
 /** What `setTimeout` gives: as much of it as the code under test uses. */
@@ -30,6 +29,8 @@ class Handle {
   }
 }
 
+const LEAST_COMPACTED = 1_000;
+
 const realSetImmediate = setImmediate;
 const realTimers = { setTimeout, setInterval, setImmediate, clearTimeout, clearInterval, clearImmediate };
 
@@ -38,45 +39,71 @@ const realTimers = { setTimeout, setInterval, setImmediate, clearTimeout, clearI
  * With the same seed the same things happen in the same order.
  */
 export function installVirtualClock(random: () => number): VirtualClock {
-  const heap: Task[] = [];
+  // A heap by time; the times stand apart so that comparing them does not touch the tasks.
+  const tasks: Task[] = [];
+  const times: number[] = [];
   let nowMs = 0;
   let order = 0;
   let fired = 0;
+  let cancelled = 0;
 
-  const isBefore = (a: Task, b: Task): boolean => a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+  const isBefore = (atMs: number, task: Task, at: number): boolean =>
+    atMs < (times[at] as number) || (atMs === times[at] && task.order < (tasks[at] as Task).order);
 
-  function push(task: Task): void {
-    let at = heap.length;
-    heap.push(task);
+  function put(atMs: number, task: Task, at: number): void {
+    times[at] = atMs;
+    tasks[at] = task;
+  }
+
+  function siftUp(atMs: number, task: Task, from: number): void {
+    let at = from;
     while (at > 0) {
       const parent = (at - 1) >> 1;
-      if (!isBefore(task, heap[parent] as Task)) break;
-      heap[at] = heap[parent] as Task;
+      if (!isBefore(atMs, task, parent)) break;
+      put(times[parent] as number, tasks[parent] as Task, at);
       at = parent;
     }
-    heap[at] = task;
+    put(atMs, task, at);
+  }
+
+  function siftDown(atMs: number, task: Task, from: number): void {
+    let at = from;
+    for (;;) {
+      let child = 2 * at + 1;
+      if (child >= tasks.length) break;
+      if (child + 1 < tasks.length && isBefore(times[child + 1] as number, tasks[child + 1] as Task, child))
+        child++;
+      if (isBefore(atMs, task, child)) break;
+      put(times[child] as number, tasks[child] as Task, at);
+      at = child;
+    }
+    put(atMs, task, at);
   }
 
   function pop(): Task {
-    const first = heap[0] as Task;
-    const last = heap.pop() as Task;
-    if (heap.length === 0) return first;
-    let at = 0;
-    for (;;) {
-      let child = 2 * at + 1;
-      if (child >= heap.length) break;
-      if (child + 1 < heap.length && isBefore(heap[child + 1] as Task, heap[child] as Task)) child++;
-      if (!isBefore(heap[child] as Task, last)) break;
-      heap[at] = heap[child] as Task;
-      at = child;
-    }
-    heap[at] = last;
+    const first = tasks[0] as Task;
+    const atMs = times.pop() as number;
+    const last = tasks.pop() as Task;
+    if (tasks.length > 0) siftDown(atMs, last, 0);
     return first;
   }
 
+  /** Most timers are cancelled long before their time: they go when they are the greater part. */
+  function compact(): void {
+    let kept = 0;
+    for (let at = 0; at < tasks.length; at++) {
+      if ((tasks[at] as Task).action === undefined) continue;
+      put(times[at] as number, tasks[at] as Task, kept++);
+    }
+    tasks.length = kept;
+    times.length = kept;
+    cancelled = 0;
+    for (let at = (kept >> 1) - 1; at >= 0; at--) siftDown(times[at] as number, tasks[at] as Task, at);
+  }
+
   function schedule(delayMs: number, action: () => void): Task {
-    const task = { atMs: nowMs + Math.max(delayMs || 0, 0), order: order++, action, isCancelled: false };
-    push(task);
+    const task: Task = { order: order++, action };
+    siftUp(nowMs + Math.max(delayMs || 0, 0), task, tasks.length);
     return task;
   }
 
@@ -97,7 +124,9 @@ export function installVirtualClock(random: () => number): VirtualClock {
   }
 
   function cancel(handle: unknown): void {
-    if (handle instanceof Handle && handle.task !== undefined) handle.task.isCancelled = true;
+    if (!(handle instanceof Handle) || handle.task?.action === undefined) return;
+    handle.task.action = undefined;
+    if (++cancelled > LEAST_COMPACTED && cancelled > tasks.length / 2) compact();
   }
 
   function delay(ms: number, value?: unknown, options?: { readonly signal?: AbortSignal }): Promise<unknown> {
@@ -154,14 +183,19 @@ export function installVirtualClock(random: () => number): VirtualClock {
       for (;;) {
         // All promises that are settled run before the next timer does.
         await new Promise((resolve) => realSetImmediate(resolve));
-        const next = heap[0];
-        if (next === undefined || next.atMs > untilMs) break;
-        nowMs = next.atMs;
-        while (heap[0] !== undefined && heap[0].atMs === nowMs) {
+        const nextMs = times[0];
+        if (nextMs === undefined || nextMs > untilMs) break;
+        nowMs = nextMs;
+        while (times[0] === nowMs) {
           const task = pop();
-          if (task.isCancelled) continue;
+          const { action } = task;
+          if (action === undefined) {
+            cancelled--;
+            continue;
+          }
+          task.action = undefined;
           fired++;
-          task.action();
+          action();
         }
       }
       nowMs = untilMs;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Connection, Stream } from "@libp2p/interface";
 import { multiaddr } from "@multiformats/multiaddr";
-import { type Contact, contactOf } from "../contact.ts";
+import { type Contact, contactOf, createContact } from "../contact.ts";
 import { SwarmError } from "../errors.ts";
 import type { Host, HostOptions } from "../host.ts";
 import { type Endpoint, parseEndpoint } from "../ip-address.ts";
-import { binaryBytes, kademliaIdOf } from "../key.ts";
+import { binaryBytes, binaryString } from "../key.ts";
 import { createChannelPool } from "../protocol/channel.ts";
 import { MessageType } from "../protocol/message.ts";
 import { search } from "../search.ts";
@@ -16,6 +16,8 @@ import { contactNumber } from "./virtual-swarm.ts";
 export interface VirtualNetwork {
   /** To be given to `openSwarm`; the node gets an identity made of its address. */
   openHost(options: HostOptions): Promise<Host>;
+  /** To be given to `openSwarm` as well: all nodes share one contact of each, which saves a copy for each pair of nodes. */
+  readonly createContact: typeof createContact;
   /** The node vanishes: nothing is told to anybody. */
   crash(ip: string): void;
   /** Cuts the network: only nodes for which `groupOf` gives the same can reach each other. Undefined mends it. */
@@ -52,6 +54,7 @@ const MAX_PREFIX_BITS = 6;
 const PINGED_ELDEST = 3;
 const PING_AGAIN_MS = 600_000;
 const PING_TIMEOUT_MS = 3_000;
+const VERIFY_TIMEOUT_MS = 5_000;
 /** As kad-dht: the own neighbourhood and the prefixes are looked at again. */
 const REFRESH_INTERVAL_MS = 300_000;
 const LIVENESS_INTERVAL_MS = 30_000;
@@ -145,19 +148,24 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     transmit(by, other, () => unlink(ended, other));
   }
 
-  async function ping(from: VirtualHost, to: VirtualHost | undefined, signal: AbortSignal): Promise<void> {
-    const connection = await link(from, to);
-    const other = connection.a === from ? connection.b : connection.a;
-    const pong = Promise.withResolvers<void>();
-    count("pings", 32);
-    transmit(from, other, () => {
-      count("pings", 32);
-      transmit(other, from, () => pong.resolve());
-    });
-    const onAbort = (): void => pong.reject(signal.reason as Error);
-    signal.addEventListener("abort", onAbort, { once: true });
-    await pong.promise;
-    signal.removeEventListener("abort", onAbort);
+  /** True when the answer came in time. */
+  async function ping(from: VirtualHost, to: VirtualHost | undefined, timeoutMs: number): Promise<boolean> {
+    const result = Promise.withResolvers<boolean>();
+    const timer = setTimeout(result.resolve, timeoutMs, false);
+    link(from, to).then(
+      (connection) => {
+        const other = connection.a === from ? connection.b : connection.a;
+        count("pings", 32);
+        transmit(from, other, () => {
+          count("pings", 32);
+          transmit(other, from, () => result.resolve(true));
+        });
+      },
+      () => result.resolve(false),
+    );
+    const isAnswered = await result.promise;
+    clearTimeout(timer);
+    return isAnswered;
   }
 
   function count(kind: MessageKind, bytes: number): void {
@@ -190,7 +198,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     const endpoint = { ip: hostOptions.listen.ip ?? "10.255.255.254", port: hostOptions.listen.port };
     const { peerId } = contactNumber(1_000_000 + identities++);
     const contact = contactOf(peerId, [endpoint]);
-    const buckets = createBuckets(clock, (eldest) => isSilent(eldest));
+    const buckets = createBuckets(clock, isSilent);
     const timers: NodeJS.Timeout[] = [];
     const host: VirtualHost = {
       contact,
@@ -203,20 +211,13 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     };
 
     async function offer(other: VirtualHost): Promise<void> {
-      if (!host.isAlive || buckets.contacts.has(other.contact.id)) return;
-      if (await isSilent(other.contact)) return;
-      if (!(await buckets.add(other.contact))) return;
-      events.joined(other.contact);
+      if (host.isAlive && (await buckets.add(other.contact))) events.joined(other.contact);
     }
 
     async function isSilent(other: Contact): Promise<boolean> {
-      try {
-        await ping(host, byId.get(other.id), AbortSignal.timeout(PING_TIMEOUT_MS));
-        return false;
-      } catch {
-        remove(other);
-        return true;
-      }
+      if (await ping(host, byId.get(other.id), PING_TIMEOUT_MS)) return false;
+      remove(other);
+      return true;
     }
 
     function remove(other: Contact): void {
@@ -254,7 +255,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     async function watch(each: Link): Promise<void> {
       const other = each.a === host ? each.b : each.a;
       if (host.links.get(other) !== each || clock.now() - each.heardAtMs < LIVENESS_INTERVAL_MS) return;
-      await ping(host, other, AbortSignal.timeout(LIVENESS_TIMEOUT_MS)).catch(() => unlink(each, host));
+      if (!(await ping(host, other, LIVENESS_TIMEOUT_MS))) unlink(each, host);
     }
 
     byAddress.set(`${endpoint.ip}:${endpoint.port}`, host);
@@ -275,17 +276,13 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
         }
         throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "no address" });
       },
-      async verify(other, { signal }) {
-        try {
-          await ping(host, byId.get(other.id), signal);
-          return true;
-        } catch {
-          remove(other);
-          const target = byId.get(other.id);
-          const open = target && host.links.get(target);
-          if (open !== undefined) unlink(open, host);
-          return false;
-        }
+      async verify(other) {
+        if (await ping(host, byId.get(other.id), VERIFY_TIMEOUT_MS)) return true;
+        remove(other);
+        const target = byId.get(other.id);
+        const open = target && host.links.get(target);
+        if (open !== undefined) unlink(open, host);
+        return false;
       },
       forget: async () => {},
       async [Symbol.asyncDispose]() {
@@ -313,6 +310,15 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
       groupOf = groups;
     },
     traffic,
+    createContact(multihash, endpoints = []) {
+      const known = byId.get(binaryString(multihash));
+      const [endpoint] = endpoints;
+      const isSame =
+        endpoint?.ip === known?.endpoint.ip &&
+        endpoint?.port === known?.endpoint.port &&
+        endpoints.length === 1;
+      return known !== undefined && isSame ? known.contact : createContact(multihash, endpoints);
+    },
   };
 }
 
@@ -328,38 +334,46 @@ interface Buckets {
 
 interface Bucket {
   readonly bits: number;
-  members: { readonly contact: Contact; readonly place: number; pingedAtMs: number }[];
+  members: { readonly contact: Contact; pingedAtMs: number }[];
 }
 
-/** The routing table of kad-dht: a bucket is split until its prefix has six bits. */
+/**
+ * The routing table of kad-dht: a bucket is split until its prefix has six bits. A node is pinged before it gets a free
+ * place; in a full bucket the eldest are pinged instead.
+ */
 function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Promise<boolean>): Buckets {
   const contacts = new Map<string, Contact>();
-  let buckets: (Bucket & { readonly prefix: number })[] = [{ bits: 0, prefix: 0, members: [] }];
-  const placeOf = (contact: Contact): number => kademliaIdOf(binaryBytes(contact.id)).readUInt8(0) >> 2;
-  const bucketOf = (place: number): Bucket & { readonly prefix: number } =>
-    buckets.find(({ bits, prefix }) => place >> (MAX_PREFIX_BITS - bits) === prefix) as Bucket & {
-      readonly prefix: number;
-    };
+  const adding = new Set<string>();
+  /** The bucket of each longest prefix. */
+  const buckets = new Array<Bucket>(2 ** MAX_PREFIX_BITS).fill({ bits: 0, members: [] });
+  const placeOf = (contact: Contact): number => contact.high >>> (32 - MAX_PREFIX_BITS);
+  const bucketOf = (contact: Contact): Bucket => buckets[placeOf(contact)] as Bucket;
 
-  async function add(contact: Contact): Promise<boolean> {
+  function split(bucket: Bucket, place: number): void {
+    const bits = bucket.bits + 1;
+    const width = 2 ** (MAX_PREFIX_BITS - bits);
+    const first = place - (place % (2 * width));
+    for (const from of [first, first + width]) {
+      const members = bucket.members.filter(({ contact }) => {
+        const other = placeOf(contact);
+        return other >= from && other < from + width;
+      });
+      buckets.fill({ bits, members }, from, from + width);
+    }
+  }
+
+  async function add(contact: Contact, isAlive = false): Promise<boolean> {
     if (contacts.has(contact.id)) return false;
-    const place = placeOf(contact);
-    const bucket = bucketOf(place);
+    const bucket = bucketOf(contact);
     if (bucket.members.length < BUCKET_SIZE) {
-      bucket.members.push({ contact, place, pingedAtMs: clock.now() });
+      if (!isAlive) return !(await isSilent(contact)) && add(contact, true);
+      bucket.members.push({ contact, pingedAtMs: clock.now() });
       contacts.set(contact.id, contact);
       return true;
     }
     if (bucket.bits < MAX_PREFIX_BITS) {
-      const halves = [0, 1].map((bit) => ({
-        bits: bucket.bits + 1,
-        prefix: bucket.prefix * 2 + bit,
-        members: bucket.members.filter(
-          (member) => ((member.place >> (MAX_PREFIX_BITS - bucket.bits - 1)) & 1) === bit,
-        ),
-      }));
-      buckets = [...buckets.filter((each) => each !== bucket), ...halves];
-      return add(contact);
+      split(bucket, placeOf(contact));
+      return add(contact, isAlive);
     }
     const eldest = bucket.members
       .filter(({ pingedAtMs }) => clock.now() - pingedAtMs > PING_AGAIN_MS)
@@ -369,15 +383,21 @@ function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Prom
       member.pingedAtMs = clock.now();
       if (await isSilent(member.contact)) hasRoom = true;
     }
-    return hasRoom && add(contact);
+    return hasRoom && add(contact, isAlive);
   }
 
   return {
     contacts,
-    add,
+    async add(contact) {
+      if (adding.has(contact.id)) return false;
+      adding.add(contact.id);
+      const isAdded = await add(contact);
+      adding.delete(contact.id);
+      return isAdded;
+    },
     remove(contact) {
       if (!contacts.delete(contact.id)) return false;
-      const bucket = bucketOf(placeOf(contact));
+      const bucket = bucketOf(contact);
       bucket.members = bucket.members.filter((member) => member.contact.id !== contact.id);
       return true;
     },
@@ -401,14 +421,18 @@ function kindOf(frames: Uint8Array): MessageKind {
 
 type Listener = (event: { readonly data: Uint8Array }) => void;
 
+const NO_BYTES = new Uint8Array(0);
+
 /** One end of a stream: as much of libp2p's as the channels and the server use. */
 class VirtualStream {
   readonly host: VirtualHost;
   status: "open" | "closed" = "open";
   readStatus = "readable";
   private readonly link: Link;
-  private readonly listeners = new Map<string, Listener[]>();
-  private readonly received: Uint8Array[] = [];
+  /** Types and listeners in turn: there are few of them, and a great many streams. */
+  private readonly listeners: (string | Listener)[] = [];
+  /** What came while it was paused. */
+  private held: Uint8Array[] | undefined;
   private far: VirtualStream | undefined;
   private wire: Wire | undefined;
   private isWriteClosed = false;
@@ -426,16 +450,13 @@ class VirtualStream {
   }
 
   addEventListener(type: string, listener: Listener): void {
-    const known = this.listeners.get(type);
-    if (known === undefined) this.listeners.set(type, [listener]);
-    else known.push(listener);
+    this.listeners.push(type, listener);
   }
 
   send(bytes: Uint8Array): boolean {
     if (this.status !== "open" || this.isWriteClosed) throw new Error("stream is closed");
-    const copy = Uint8Array.from(bytes);
-    this.wire?.count(kindOf(copy), copy.length);
-    this.toFar((far) => far.receive(copy));
+    this.wire?.count(kindOf(bytes), bytes.length);
+    this.toFar((far) => far.receive(bytes));
     return true;
   }
 
@@ -445,7 +466,9 @@ class VirtualStream {
 
   resume(): void {
     this.readStatus = "readable";
-    for (const bytes of this.received.splice(0)) this.receive(bytes);
+    const { held = [] } = this;
+    this.held = undefined;
+    for (const bytes of held) this.receive(bytes);
   }
 
   abort(_error: Error): void {
@@ -471,8 +494,9 @@ class VirtualStream {
 
   private receive(bytes: Uint8Array): void {
     if (this.status === "closed") return;
-    if (this.readStatus === "paused") this.received.push(bytes);
-    else this.emit("message", bytes);
+    if (this.readStatus !== "paused") this.emit("message", bytes);
+    else if (this.held === undefined) this.held = [bytes];
+    else this.held.push(bytes);
   }
 
   private endOfInput(): void {
@@ -487,7 +511,10 @@ class VirtualStream {
     if (far !== undefined) this.wire?.transmit(this.host, far.host, () => action(far));
   }
 
-  private emit(type: string, data: Uint8Array = new Uint8Array(0)): void {
-    for (const listener of this.listeners.get(type) ?? []) listener({ data });
+  private emit(type: string, data: Uint8Array = NO_BYTES): void {
+    const { listeners } = this;
+    const event = { data };
+    for (let i = 0; i < listeners.length; i += 2)
+      if (listeners[i] === type) (listeners[i + 1] as Listener)(event);
   }
 }
