@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createShootWebhook } from "#admission";
-import { ConfigError } from "#config";
 import { createWebhookCertificates, keepWebhookRegistered } from "#credentials";
 import {
   createKubeClient,
@@ -8,12 +7,11 @@ import {
   type KubeConnection,
   loadKubeConfig,
   registerWebhook,
-  type WebhookTarget,
 } from "#kube";
 import type { Logger } from "#log";
 import { createMetrics } from "#metrics";
 import type { KeyPair } from "#pki";
-import { type LeaseTimes, openWebhookProgram, type WebhookProgram } from "#program";
+import { type LeaseTimes, openWebhookProgram, placeWebhook, type WebhookProgram } from "#program";
 import packageJSON from "../../package.json" with { type: "json" };
 import type { AdmissionFlags } from "./flags.ts";
 import { COMPONENT, shootWebhook, WEBHOOK_PATH } from "./shoot-webhook.ts";
@@ -50,15 +48,14 @@ export async function openAdmission(
   const { logger, now = Date.now, createKey } = deps;
   await using parts = new AsyncDisposableStack();
   const { garden, runtime, own } = await connect(parts, deps, flags);
-  const settings = settingsOf(flags, own);
+  const place = placeWebhook(flags, COMPONENT, own);
   const metrics = createMetrics();
   const certificates = createWebhookCertificates(
     { client: runtime, logger, metrics, now, ...(createKey && { createKey }) },
     {
-      namespace: settings.namespace,
+      ...place,
       component: COMPONENT,
       name: "registry-spegel-admission",
-      target: settings.target,
     },
   );
   const certificateIntervalMs = deps.timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS;
@@ -79,14 +76,14 @@ export async function openAdmission(
               certificates,
               logger,
               register: (caBundlePem) =>
-                registerWebhook(garden, shootWebhook({ ...settings, caBundlePem }), { signal }),
+                registerWebhook(garden, shootWebhook({ ...place, caBundlePem }), { signal }),
             },
             { intervalMs: certificateIntervalMs, signal },
           ),
       },
       {
         ...flags,
-        leaderElectionNamespace: settings.leaseNamespace,
+        leaderElectionNamespace: place.leaseNamespace,
         certificateIntervalMs,
         ...(deps.timing?.lease && { lease: deps.timing.lease }),
       },
@@ -119,33 +116,6 @@ async function connect(
     garden: parts.use(createKubeClient(garden, { userAgent })),
     runtime: parts.use(createKubeClient(runtime, { userAgent })),
     own: runtime.namespace,
-  };
-}
-
-interface WebhookSettings {
-  readonly namespace: string;
-  readonly ownerNamespace: string;
-  readonly leaseNamespace: string;
-  readonly target: WebhookTarget;
-}
-
-/** @throws ConfigError when a namespace is neither given nor that of a pod */
-function settingsOf(flags: AdmissionFlags, own: string | undefined): WebhookSettings {
-  const namespace = flags.webhookConfigNamespace ?? own;
-  const leaseNamespace = flags.leaderElectionNamespace ?? own ?? namespace;
-  if (namespace === undefined || leaseNamespace === undefined) {
-    const problem = { path: "--webhook-config-namespace", message: "is required outside a pod" };
-    throw new ConfigError({ code: "CONFIG_INVALID", problems: [problem] });
-  }
-  const target: WebhookTarget =
-    flags.webhookConfigMode === "url"
-      ? { mode: "url", url: flags.webhookConfigUrl as string }
-      : { mode: "service", namespace, name: COMPONENT, port: flags.webhookConfigServicePort };
-  return {
-    namespace,
-    leaseNamespace,
-    ownerNamespace: flags.webhookConfigOwnerNamespace ?? namespace,
-    target,
   };
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { decodeSpegelConfig } from "#admission";
 import { createTaskGroup } from "#async";
-import { ConfigError } from "#config";
 import { createWebhookCertificates, keepWebhookRegistered, type WebhookCertificates } from "#credentials";
 import {
   createExtensionMetrics,
@@ -18,13 +17,18 @@ import {
   loadKubeConfig,
   registerWebhook,
   signInWithPlugin,
-  type WebhookTarget,
 } from "#kube";
 import type { Logger } from "#log";
 import { createMetrics, type Metrics } from "#metrics";
 import { createOSCWebhook, type OSCWebhook } from "#osc";
 import type { KeyPair } from "#pki";
-import { type LeaseTimes, openWebhookProgram, type WebhookProgram } from "#program";
+import {
+  type LeaseTimes,
+  openWebhookProgram,
+  placeWebhook,
+  type WebhookPlace,
+  type WebhookProgram,
+} from "#program";
 import packageJSON from "../../package.json" with { type: "json" };
 import type { ExtensionFlags } from "./flags.ts";
 import { createOSCContextReader } from "./osc-context.ts";
@@ -72,12 +76,18 @@ export async function openExtension(
       burst: flags.kubeApiBurst,
     }),
   );
-  const namespaces = namespacesOf(flags, connection.namespace);
+  const place = placeWebhook(flags, EXTENSION_NAME, connection.namespace);
   const metrics = createMetrics();
-  const shared = { ...deps, client, metrics, namespaces };
+  const shared = {
+    ...deps,
+    client,
+    metrics,
+    place,
+    heartbeatNamespace: flags.heartbeatNamespace ?? connection.namespace ?? place.namespace,
+  };
   const certificates = flags.disableWebhooks.includes("registry-spegel")
     ? undefined
-    : webhookCertificates(shared, flags);
+    : webhookCertificates(shared);
   const program = parts.use(
     await openWebhookProgram(
       {
@@ -89,7 +99,7 @@ export async function openExtension(
       },
       {
         ...flags,
-        leaderElectionNamespace: namespaces.leaderElection,
+        leaderElectionNamespace: place.leaseNamespace,
         certificateIntervalMs: deps.timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS,
         ...(deps.timing?.lease && { lease: deps.timing.lease }),
       },
@@ -103,48 +113,15 @@ export async function openExtension(
 interface Shared extends ExtensionProgramDeps {
   readonly client: KubeClient;
   readonly metrics: Metrics;
-  readonly namespaces: Namespaces;
+  readonly place: WebhookPlace;
+  readonly heartbeatNamespace: string;
 }
 
-interface Namespaces {
-  readonly leaderElection: string;
-  readonly heartbeat: string;
-  readonly webhook: string;
-  readonly webhookOwner: string;
-}
-
-/** @throws ConfigError when a namespace is neither given nor that of a pod */
-function namespacesOf(flags: ExtensionFlags, own: string | undefined): Namespaces {
-  const webhook = flags.webhookConfigNamespace ?? own;
-  const leaderElection = flags.leaderElectionNamespace ?? own ?? webhook;
-  const heartbeat = flags.heartbeatNamespace ?? own ?? webhook;
-  if (webhook === undefined || leaderElection === undefined || heartbeat === undefined) {
-    const problem = { path: "--webhook-config-namespace", message: "is required outside a pod" };
-    throw new ConfigError({ code: "CONFIG_INVALID", problems: [problem] });
-  }
-  return { leaderElection, heartbeat, webhook, webhookOwner: flags.webhookConfigOwnerNamespace ?? webhook };
-}
-
-function targetOf(flags: ExtensionFlags, namespaces: Namespaces): WebhookTarget {
-  if (flags.webhookConfigMode === "url") return { mode: "url", url: flags.webhookConfigUrl as string };
-  return {
-    mode: "service",
-    namespace: namespaces.webhook,
-    name: EXTENSION_NAME,
-    port: flags.webhookConfigServicePort,
-  };
-}
-
-function webhookCertificates(shared: Shared, flags: ExtensionFlags): WebhookCertificates {
-  const { client, logger, metrics, namespaces, now = Date.now, createKey } = shared;
+function webhookCertificates(shared: Shared): WebhookCertificates {
+  const { client, logger, metrics, place, now = Date.now, createKey } = shared;
   return createWebhookCertificates(
     { client, logger, metrics, now, ...(createKey && { createKey }) },
-    {
-      namespace: namespaces.webhook,
-      component: EXTENSION_NAME,
-      name: EXTENSION_TYPE,
-      target: targetOf(flags, namespaces),
-    },
+    { ...place, component: EXTENSION_NAME, name: EXTENSION_TYPE },
   );
 }
 
@@ -172,14 +149,13 @@ interface LeaderDeps extends Shared {
 }
 
 async function runLeaderTasks(deps: LeaderDeps, flags: ExtensionFlags, signal: AbortSignal): Promise<void> {
-  const { client, logger, certificates, namespaces } = deps;
+  const { client, logger, certificates } = deps;
   await using tasks = createTaskGroup({ signal });
-  if (certificates)
-    tasks.run("webhook certificates", (inner) => maintainWebhook(deps, flags, certificates, inner));
+  if (certificates) tasks.run("webhook certificates", (inner) => maintainWebhook(deps, certificates, inner));
   if (!flags.disableControllers.includes("heartbeat")) {
     const intervalMs = flags.heartbeatRenewIntervalSeconds * 1000;
     const lease = {
-      namespace: namespaces.heartbeat,
+      namespace: deps.heartbeatNamespace,
       name: HEARTBEAT_LEASE,
       holder: EXTENSION_NAME,
       intervalMs,
@@ -196,20 +172,15 @@ async function runLeaderTasks(deps: LeaderDeps, flags: ExtensionFlags, signal: A
 }
 
 async function maintainWebhook(
-  deps: LeaderDeps,
-  flags: ExtensionFlags,
+  { client, logger, place, timing }: LeaderDeps,
   certificates: WebhookCertificates,
   signal: AbortSignal,
 ): Promise<void> {
-  const { client, logger, namespaces, timing } = deps;
-  const target = targetOf(flags, namespaces);
-  const ownerNamespace = namespaces.webhookOwner;
   await keepWebhookRegistered(
     {
       certificates,
       logger,
-      register: (caBundlePem) =>
-        registerWebhook(client, oscWebhook({ target, caBundlePem, ownerNamespace }), { signal }),
+      register: (caBundlePem) => registerWebhook(client, oscWebhook({ ...place, caBundlePem }), { signal }),
     },
     { intervalMs: timing?.certificateIntervalMs ?? CERTIFICATE_INTERVAL_MS, signal },
   );

@@ -8,6 +8,9 @@ export interface Setting {
   readonly enum?: readonly string[];
   readonly default?: unknown;
   readonly description?: string;
+  /** Bounds of a number, included. */
+  readonly minimum?: number;
+  readonly maximum?: number;
 }
 
 export type Settings = Readonly<Record<string, Setting>>;

@@ -6,7 +6,20 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { type RegistryConfiguration, registrySchema, validateRegistryConfiguration } from "#api/config";
-import { ConfigError, createDecoder, loadSettings, parseDuration, parseFlags, usage } from "./index.ts";
+import {
+  ConfigError,
+  choice,
+  createDecoder,
+  flag,
+  integer,
+  list,
+  loadSettings,
+  parseDuration,
+  parseFlags,
+  type SettingsSchema,
+  text,
+  usage,
+} from "./index.ts";
 
 const schema = { properties: registrySchema.properties, validate: validateRegistryConfiguration };
 const load = (argv: string[], environment: Record<string, string> = {}) =>
@@ -125,6 +138,65 @@ describe("loadSettings", () => {
       text,
       /--mirror-resolve-timeout STRING\n.*\[default: 20ms\] \[env: MIRROR_RESOLVE_TIMEOUT\]/,
     );
+  });
+});
+
+describe("loadSettings without a compiled schema", () => {
+  interface Limits {
+    readonly low: number;
+    readonly high?: number;
+    readonly mode: string;
+    readonly name?: string;
+  }
+  const properties = {
+    low: integer("The least.", { default: 1, minimum: 0, maximum: 9 }),
+    high: integer("The most."),
+    mode: choice("How.", ["fast", "slow"], "fast"),
+    name: text("Of whom."),
+    isLoud: flag("Loud.", false),
+    words: list("What.", ["a"]),
+  };
+  const read = (argv: string[], more: Partial<SettingsSchema<Limits>> = {}) =>
+    loadSettings<Limits>({ properties, ...more }, { argv, environment: {} });
+
+  it("holds settings to their words: names, types, choices and bounds", async () => {
+    assert.deepEqual(
+      { ...(await read(["--high=9"])) },
+      { low: 1, high: 9, mode: "fast", isLoud: false, words: ["a"] },
+    );
+    for (const [argument, says] of [
+      ["--low=10", /^--low: must be between 0 and 9$/],
+      ["--low=-1", /^--low: must be between 0 and 9$/],
+      ["--low=1.5", /^--low: /],
+      ["--low=x", /^--low: /],
+      ["--mode=idle", /^--mode: "idle" is not valid; one of fast, slow/],
+      ["--nope=1", /^--nope: /],
+    ] as const) {
+      await assert.rejects(read([argument]), { name: "ConfigError", message: says }, argument);
+    }
+  });
+
+  it("completes them, then judges what they mean together, then freezes them", async () => {
+    const schema: Partial<SettingsSchema<Limits>> = {
+      complete: async (settings) => ({ ...settings, name: settings.name ?? "nobody" }),
+      judge: ({ low, high = 9, name }) => [
+        ...(low > high ? [{ path: "--high", message: `must not be below ${low}` }] : []),
+        ...(name === "nobody" ? [] : [{ path: "--name", message: "must be nobody" }]),
+      ],
+    };
+    const settings = await read(["--low=5"], schema);
+    assert.equal(settings.name, "nobody");
+    assert.ok(Object.isFrozen(settings));
+    await assert.rejects(read(["--low=5", "--high=4", "--name=me"], schema), {
+      code: "CONFIG_INVALID",
+      message: "--high: must not be below 5; --name: must be nobody",
+    });
+    await assert.rejects(read(["--low=50", "--name=me"], schema), {
+      message: /^--low: must be between 0 and 9; --high: .*; --name: must be nobody$/,
+    });
+    await assert.rejects(read(["--low=50", "--mode=idle"], schema), {
+      message: /^--mode: "idle"[^;]*; one of/,
+    });
   });
 });
 

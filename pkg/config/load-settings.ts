@@ -2,6 +2,7 @@
 import { parseEnvironment, parseFlags, type Settings } from "./command-line.ts";
 import { ConfigError, type ConfigProblem } from "./errors.ts";
 import { readDocument } from "./read-document.ts";
+import { createTypeValidator } from "./type-validator.ts";
 
 /** A validator compiled ahead of time. */
 export interface Validate {
@@ -16,13 +17,24 @@ export interface Validate {
     | null;
 }
 
+export interface SettingsSchema<T> {
+  readonly properties: Settings;
+  /** Default: names, types and enumerations of the properties. */
+  readonly validate?: Validate;
+  /** Puts in what comes from elsewhere, before it is judged. */
+  readonly complete?: (settings: T) => T | Promise<T>;
+  /** What is wrong with values beyond the bounds of numbers, e.g. what they mean together. */
+  readonly judge?: (settings: T) => readonly ConfigProblem[];
+}
+
 /**
- * Settings of a program: schema defaults < file (`--config`, YAML or JSON) < environment < flags, checked against the schema and frozen.
+ * Settings of a program: schema defaults < file (`--config`, YAML or JSON) < environment < flags, checked against the
+ * schema, then completed, judged and frozen.
  *
  * @throws ConfigError CONFIG_INVALID naming each wrong setting by the place it was written; CONFIG_FILE_UNREADABLE
  */
 export async function loadSettings<T>(
-  schema: { readonly properties: Settings; readonly validate: Validate },
+  schema: SettingsSchema<T>,
   input: {
     readonly argv: readonly string[];
     readonly environment: Readonly<Record<string, string | undefined>>;
@@ -34,13 +46,29 @@ export async function loadSettings<T>(
   const values = { ...defaultsOf(schema.properties), ...file, ...environment.values, ...flags.values };
   const origins = { ...environment.origins, ...flags.origins };
 
-  if (!schema.validate(values)) {
-    const problems = (schema.validate.errors ?? []).map((error) =>
+  const { validate = createTypeValidator(schema.properties) } = schema;
+  if (!validate(values)) {
+    const problems = (validate.errors ?? []).map((error) =>
       describe(error, values, origins, schema.properties),
     );
     throw new ConfigError({ code: "CONFIG_INVALID", problems: dedupe(problems) });
   }
-  return Object.freeze(values) as T;
+  const settings = schema.complete ? await schema.complete(values as T) : (values as T);
+  const problems = [...judgeBounds(values, schema.properties, origins), ...(schema.judge?.(settings) ?? [])];
+  if (problems.length > 0) throw new ConfigError({ code: "CONFIG_INVALID", problems });
+  return Object.freeze(settings);
+}
+
+function judgeBounds(
+  values: Readonly<Record<string, unknown>>,
+  settings: Settings,
+  origins: Readonly<Record<string, string>>,
+): ConfigProblem[] {
+  return Object.entries(settings).flatMap(([key, { minimum = -Infinity, maximum = Infinity }]) => {
+    const value = values[key];
+    if (typeof value !== "number" || (value >= minimum && value <= maximum)) return [];
+    return [{ path: origins[key] ?? key, message: `must be between ${minimum} and ${maximum}` }];
+  });
 }
 
 function defaultsOf(settings: Settings): Record<string, unknown> {

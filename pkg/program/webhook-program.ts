@@ -5,19 +5,19 @@ import { createProbeServer, formatHostPort, openReviewServer, type ReviewServerD
 import { type KubeClient, type LeaderElectionOptions, runAsLeader } from "#kube";
 import type { Logger } from "#log";
 import type { Metrics } from "#metrics";
+import type { WebhookFlags } from "./webhook-flags.ts";
 
-/** Settings of every program with a webhook, as Gardener's extension library names them. */
-export interface WebhookProgramFlags {
-  readonly healthBindAddress: string;
-  readonly metricsBindAddress: string;
-  readonly webhookConfigServerHost: string;
-  readonly webhookConfigServerPort: number;
-  readonly leaderElection: boolean;
-  readonly leaderElectionId: string;
-  readonly shutdownDelaySeconds: number;
-}
-
-export interface WebhookProgramOptions extends WebhookProgramFlags {
+export interface WebhookProgramOptions
+  extends Pick<
+    WebhookFlags,
+    | "healthBindAddress"
+    | "metricsBindAddress"
+    | "webhookConfigServerHost"
+    | "webhookConfigServerPort"
+    | "leaderElection"
+    | "leaderElectionId"
+    | "shutdownDelaySeconds"
+  > {
   readonly leaderElectionNamespace: string;
   /** Between looks for a newer certificate of the webhook. */
   readonly certificateIntervalMs: number;
