@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createShootWebhook } from "#admission";
+import { createShootWebhook, portDefaultsOf } from "#admission";
 import { createWebhookCertificates, keepWebhookRegistered } from "#credentials";
 import {
   createKubeClient,
@@ -66,7 +66,7 @@ export async function openAdmission(
         client: runtime,
         metrics,
         webhook: {
-          webhook: createShootWebhook({ logger, metrics }, optionsOf(flags)),
+          webhook: createShootWebhook({ logger, metrics }, { operatorDefaults: portDefaultsOf(flags) }),
           certificates,
           path: WEBHOOK_PATH,
         },
@@ -116,16 +116,5 @@ async function connect(
     garden: parts.use(createKubeClient(garden, { userAgent })),
     runtime: parts.use(createKubeClient(runtime, { userAgent })),
     own: runtime.namespace,
-  };
-}
-
-function optionsOf(flags: AdmissionFlags): Parameters<typeof createShootWebhook>[1] {
-  const { registryPort, routerPort, metricsPort } = flags;
-  return {
-    operatorDefaults: {
-      ...(registryPort !== undefined && { registryPort }),
-      ...(routerPort !== undefined && { routerPort }),
-      ...(metricsPort !== undefined && { metricsPort }),
-    },
   };
 }

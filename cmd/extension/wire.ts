@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { decodeSpegelConfig } from "#admission";
+import { decodeSpegelConfig, portDefaultsOf } from "#admission";
 import { createTaskGroup } from "#async";
 import { createWebhookCertificates, keepWebhookRegistered, type WebhookCertificates } from "#credentials";
 import {
@@ -189,12 +189,7 @@ async function maintainWebhook(
 function startController(deps: LeaderDeps, flags: ExtensionFlags): AsyncDisposable {
   const { client, logger, now = Date.now, createKey, timing = {} } = deps;
   const { certificateIntervalMs: _interval, lease: _lease, backoff, ...waits } = timing;
-  const { registryPort, routerPort, metricsPort } = flags;
-  const operatorDefaults = {
-    ...(registryPort !== undefined && { registryPort }),
-    ...(routerPort !== undefined && { routerPort }),
-    ...(metricsPort !== undefined && { metricsPort }),
-  };
+  const operatorDefaults = portDefaultsOf(flags);
   const { warnings } = decodeSpegelConfig(undefined, { operatorDefaults, path: "defaults" });
   for (const warning of warnings) logger.warn("a default port may be taken on nodes", { warning });
   return startExtensionController(

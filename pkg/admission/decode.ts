@@ -54,6 +54,12 @@ export function decodeSpegelConfig(raw: unknown, options: DecodeOptions = {}): D
   return { ports, warnings: contested(ports, root) };
 }
 
+/** The ports among an operator's settings that are set. */
+export function portDefaultsOf(settings: Partial<SpegelPorts>): Partial<SpegelPorts> {
+  const given = SPEGEL_PORT_FIELDS.filter((field) => settings[field] !== undefined);
+  return Object.fromEntries(given.map((field) => [field, settings[field]]));
+}
+
 /**
  * Judges the ports that an operator sets as defaults by the rules for those of a Shoot: every Shoot that says nothing
  * gets them.
@@ -61,9 +67,7 @@ export function decodeSpegelConfig(raw: unknown, options: DecodeOptions = {}): D
  * @returns problems by flag, e.g. `--registry-port`
  */
 export function judgePortDefaults(defaults: Partial<SpegelPorts>): ConfigProblem[] {
-  const given = Object.fromEntries(
-    SPEGEL_PORT_FIELDS.flatMap((field) => (defaults[field] === undefined ? [] : [[field, defaults[field]]])),
-  );
+  const given = portDefaultsOf(defaults);
   try {
     decodeSpegelConfig({ apiVersion: SPEGEL_API_VERSION, kind: SPEGEL_CONFIG_KIND, ...given });
     return [];

@@ -8,6 +8,7 @@ export {
   type DecodeOptions,
   decodeSpegelConfig,
   judgePortDefaults,
+  portDefaultsOf,
 } from "./decode.ts";
 export { type JudgeShootOptions, judgeShoot } from "./judge-shoot.ts";
 export { createShootWebhook, type ShootWebhook, type ShootWebhookDeps } from "./webhook.ts";
