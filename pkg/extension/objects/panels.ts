@@ -4,7 +4,7 @@
  * Every query is over metrics of the daemon itself, so that it needs no recording rules.
  */
 
-export type Unit = "short" | "percentunit" | "ops" | "Bps" | "s" | "bytes" | "dateTimeFromNow";
+type Unit = "short" | "percentunit" | "ops" | "Bps" | "s" | "bytes" | "dateTimeFromNow";
 
 export interface Panel {
   readonly title: string;
@@ -17,7 +17,7 @@ export interface Panel {
 }
 
 /** How a Prometheus labels the daemons. */
-export interface Scope {
+interface Scope {
   /** Matchers of their series, e.g. `job="spegel"`. */
   readonly daemons: string;
   /** Further matchers of series with a label `registry`; empty for all registries. */
@@ -26,8 +26,27 @@ export interface Scope {
   readonly instance: "node" | "pod";
 }
 
+type DaemonPanel =
+  | "nodes"
+  | "withoutContainerd"
+  | "hitRate"
+  | "hits"
+  | "misses"
+  | "lastHit"
+  | "requests"
+  | "sent"
+  | "findTime"
+  | "requestTime"
+  | "trouble"
+  | "underWay"
+  | "contents"
+  | "images"
+  | "swarm"
+  | "records"
+  | "memory";
+
 /** Panels by what they are about. */
-export function daemonPanels(scope: Scope) {
+export function daemonPanels(scope: Scope): Readonly<Record<DaemonPanel, Panel>> {
   const { daemons, instance } = scope;
   const ofRegistries = [daemons, scope.registries].filter((matchers) => matchers !== "").join(", ");
   const rate = (metric: string, matchers = daemons): string =>
@@ -173,10 +192,10 @@ export function daemonPanels(scope: Scope) {
       unit: "bytes",
       queries: { [`{{${instance}}}`]: `spegel_process_resident_bytes{${daemons}}` },
     },
-  } satisfies Record<string, Panel>;
+  };
 }
 
-export interface GridPosition {
+interface GridPosition {
   readonly x: number;
   readonly y: number;
   readonly w: number;
