@@ -152,20 +152,20 @@ export function createAnnouncer(
 
   /** Leaves the records that were on nodes which are gone on as many others. */
   async function replace(lost: readonly Contact[]): Promise<void> {
-    const contacts = [...deps.contacts()];
-    const present = new Set(contacts.map(({ id }) => id));
-    const gone = lost.filter(({ id }) => !present.has(id)); // others are back
-    if (gone.length === 0 || contacts.length < REPLICATION) return; // all that are left have all
+    const contacts = deps.contacts();
+    const gone = lost.filter(({ id }) => !isAmong(contacts, id)); // others are back
+    if (gone.length === 0) return;
     const without = new Set(gone.map(({ id }) => id));
-    const before = createContactIndex([...contacts, ...gone]);
     const missing = new Map<string, number>();
     const keys = [...dueAtMs.keys()];
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i] as string;
       if (i % PLAN_STEP === PLAN_STEP - 1) await nextTurn();
-      const count = closest(before, kademliaIdOf(binaryBytes(key)), REPLICATION).filter(({ id }) =>
-        without.has(id),
-      ).length;
+      const id = kademliaIdOf(binaryBytes(key));
+      const left = closest(contacts, id, REPLICATION);
+      if (left.length < REPLICATION) return; // all that are left have all
+      const before = closest([...left, ...gone], id, REPLICATION);
+      const count = before.filter((contact) => without.has(contact.id)).length;
       if (count > 0) missing.set(key, count);
     }
     await deliver(await plan([...missing.keys()], { standIns: { missing, without } }));
@@ -186,11 +186,8 @@ export function createAnnouncer(
   /** Which keys go to which node. */
   async function plan(keys: readonly string[], selection: Selection): Promise<Map<Contact, string[]>> {
     const { only, standIns } = selection;
-    const isLeft = (contact: Contact): boolean => standIns?.without.has(contact.id) !== true;
-    const left = (all: Iterable<Contact>): Iterable<Contact> =>
-      standIns === undefined ? all : createContactIndex([...all].filter(isLeft));
-    const contacts = left(deps.contacts());
-    const trusted = left(deps.trusted?.() ?? []);
+    const contacts = except(deps.contacts(), standIns?.without);
+    const trusted = except(deps.trusted?.() ?? [], standIns?.without);
     const some = closest(contacts, ANYWHERE, REPLICATION + 1);
     const isFew = some.length <= REPLICATION;
     if (isFew && standIns !== undefined) return new Map(); // all that are left have all
@@ -334,4 +331,17 @@ export function createAnnouncer(
       clearInterval(renewal);
     },
   };
+}
+
+function isAmong(contacts: Iterable<Contact>, id: string): boolean {
+  return closest(contacts, kademliaIdOf(binaryBytes(id)), 1)[0]?.id === id;
+}
+
+/** The contacts but for those with these ids. */
+function except(contacts: Iterable<Contact>, ids: ReadonlySet<string> = new Set()): Iterable<Contact> {
+  const present = [...ids].filter((id) => isAmong(contacts, id));
+  if (present.length === 0) return contacts;
+  const others = createContactIndex(contacts);
+  for (const id of present) others.delete(id);
+  return others;
 }

@@ -60,6 +60,10 @@ export function createContactBook(
     contact: index.get,
     add(contact) {
       if (isDistrusted(contact.id)) return false;
+      const before = namedAtMs.get(contact.id);
+      // Nodes are named again and again: while there is room it is noted once in a while.
+      const isRecent = before !== undefined && deps.now() - before < freshMs / 16;
+      if (isRecent && namedAtMs.size < maxContacts && index.get(contact.id) === contact) return false;
       const isNew = !namedAtMs.delete(contact.id);
       namedAtMs.set(contact.id, deps.now());
       index.set(contact);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Contact, closest, type IndexedContacts } from "./contact.ts";
+import { type Contact, closest, distanceTo, type IndexedContacts } from "./contact.ts";
 
 /** Contacts by id and by their place in the key space. */
 export interface ContactIndex extends IndexedContacts {
@@ -71,10 +71,20 @@ export function createContactIndex(contacts: Iterable<Contact> = []): ContactInd
 export function unionOf(first: IndexedContacts, second: IndexedContacts): IndexedContacts {
   return {
     closest(target, count) {
-      const nearest = first.closest(target, count);
-      const ids = new Set(nearest.map(({ id }) => id));
-      const others = second.closest(target, count).filter(({ id }) => !ids.has(id));
-      return closest([...nearest, ...others], target, count);
+      const distance = distanceTo(target);
+      const ones = first.closest(target, count);
+      const others = second.closest(target, count);
+      const nearest: Contact[] = [];
+      let at = 0;
+      for (const one of ones) {
+        const own = distance(one);
+        for (; at < others.length && distance(others[at] as Contact) <= own; at++) {
+          const other = others[at] as Contact;
+          if (other.id !== one.id) nearest.push(other);
+        }
+        nearest.push(one);
+      }
+      return nearest.concat(others.slice(at)).slice(0, count);
     },
     *[Symbol.iterator]() {
       const ids = new Set<string>();

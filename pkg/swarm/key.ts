@@ -28,7 +28,10 @@ export function cidOf(key: string): string {
 
 /** Bytes as a string of one character each: a map key without the cost of hexadecimal digits. */
 export function binaryString(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+  const buffer = Buffer.isBuffer(bytes)
+    ? bytes
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return buffer.toString("latin1");
 }
 
 /** The inverse of `binaryString`. */

@@ -6,7 +6,7 @@ import { type Endpoint, parseEndpoint } from "./ip-address.ts";
 import { binaryBytes, binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import type { PeerClient } from "./ports.ts";
 import { REPLICATION } from "./protocol/answer.ts";
-import { decodeMessage, decodePeer, encodeMessage, MessageType } from "./protocol/message.ts";
+import { decodeMessage, decodePeer, encodeMessage, idOfPeer, MessageType } from "./protocol/message.ts";
 
 export interface SearchDeps {
   readonly client: PeerClient;
@@ -192,8 +192,7 @@ export async function search(
     contactWith: (id: string) => Contact | undefined = () => undefined,
   ): Generator<Contact, void, undefined> {
     for (const encoded of encodedPeers) {
-      const peer = decodePeer(encoded);
-      const id = binaryString(peer.id);
+      const id = idOfPeer(encoded);
       if (known.has(id)) continue;
       const contact = contactWith(id);
       if (contact !== undefined && contact.endpoints.length > 0) {
@@ -205,6 +204,8 @@ export async function search(
         yield named;
         continue;
       }
+      const peer = decodePeer(encoded);
+      if (binaryString(peer.id) !== id) continue; // two ids in one
       const endpoints: Endpoint[] = [];
       for (const address of peer.addresses) {
         const endpoint = parseEndpoint(address);
@@ -281,9 +282,12 @@ function expectedNodes(contacts: Iterable<Contact>, self: Contact): number {
 function keysByRegion(regions: number, maxParts: number, random: () => number): Buffer[] {
   const shift = 8 - Math.log2(regions);
   const seen = new Set<number>();
+  const any = multihashOf("explore");
   const keys: Buffer[] = [];
   while (keys.length < Math.min(regions, maxParts)) {
-    const key = multihashOf(`explore ${random()}`);
+    // Any bytes in the form of a multihash do.
+    const key = Buffer.from(any);
+    key.writeUInt32BE(Math.floor(random() * 2 ** 32), key.length - 4);
     const region = (kademliaIdOf(key)[0] as number) >> shift;
     if (seen.has(region)) continue;
     seen.add(region);

@@ -33,6 +33,8 @@ const MAX_PENDING = 256;
 const MAX_CHANNELS = 256;
 /** The longest answer that is read: 20 closer nodes and some thousand providers. */
 const MAX_ANSWER_BYTES = 1024 * 1024;
+/** One for all: an error takes a look at the stack, and channels are closed by the hundred. */
+const NO_LONGER_USED = new SwarmError({ code: "SWARM_CLOSED", message: "channel was closed" });
 
 type OpenStream = (contact: Contact, options: { readonly signal: AbortSignal }) => Promise<Stream>;
 
@@ -193,7 +195,7 @@ function createChannel(openStream: OpenStream, contact: Contact, options: Channe
       const closing = stream;
       if (closing === undefined) return;
       failPending(closing, "channel was closed");
-      closing.abort(unreachable("channel was closed")); // all that was asked is answered; nothing is lost with the stream
+      closing.abort(NO_LONGER_USED); // all that was asked is answered; nothing is lost with the stream
     },
   };
 

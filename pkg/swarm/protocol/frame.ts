@@ -20,56 +20,66 @@ export interface FrameReader {
   readonly bufferedBytes: number;
 }
 
+export function createFrameReader(options: { readonly maxFrameBytes?: number } = {}): FrameReader {
+  return new ChunkedFrameReader(options.maxFrameBytes ?? MAX_FRAME_BYTES);
+}
+
 const NO_BYTES = new Uint8Array(0);
 
-export function createFrameReader(options: { readonly maxFrameBytes?: number } = {}): FrameReader {
-  const maxFrameBytes = options.maxFrameBytes ?? MAX_FRAME_BYTES;
-  let head: Uint8Array = NO_BYTES;
-  let tail: Uint8Array[] = [];
-  let tailBytes = 0;
+/** A class, because a node has hundreds of streams with one or two of them each. */
+class ChunkedFrameReader implements FrameReader {
+  private readonly maxFrameBytes: number;
+  private head: Uint8Array = NO_BYTES;
+  private tail: Uint8Array[] = [];
+  private tailBytes = 0;
   /** Nothing can be read before this many bytes are there; saves joining the chunks of a long frame again and again. */
-  let neededBytes = 1;
+  private neededBytes = 1;
 
-  function join(): void {
-    if (tailBytes === 0) return;
-    head = Buffer.concat([head, ...tail]);
-    tail = [];
-    tailBytes = 0;
+  constructor(maxFrameBytes: number) {
+    this.maxFrameBytes = maxFrameBytes;
   }
 
-  return {
-    get bufferedBytes() {
-      return head.length + tailBytes;
-    },
-    push(chunk) {
-      if (head.length === 0 && tailBytes === 0) head = chunk;
-      else {
-        tail.push(chunk);
-        tailBytes += chunk.length;
-      }
-    },
-    next() {
-      if (head.length + tailBytes < neededBytes) return undefined;
-      join();
-      const length = readLength(head);
-      if (length === undefined) {
-        neededBytes = head.length + 1;
-        return undefined;
-      }
-      if (length.sizeBytes > maxFrameBytes)
-        throw invalidFrame(`frame of ${length.sizeBytes} bytes is over the limit of ${maxFrameBytes}`);
-      const end = length.headerBytes + length.sizeBytes;
-      if (head.length < end) {
-        neededBytes = end;
-        return undefined;
-      }
-      const frame = head.subarray(length.headerBytes, end);
-      // An empty view would keep the whole chunk alive until the next one comes, on each of hundreds of idle streams.
-      head = head.length === end ? NO_BYTES : head.subarray(end);
-      neededBytes = 1;
-      return frame;
-    },
-  };
+  get bufferedBytes(): number {
+    return this.head.length + this.tailBytes;
+  }
+
+  push(chunk: Uint8Array): void {
+    if (this.bufferedBytes === 0) this.head = chunk;
+    else {
+      this.tail.push(chunk);
+      this.tailBytes += chunk.length;
+    }
+  }
+
+  next(): Uint8Array | undefined {
+    if (this.bufferedBytes < this.neededBytes) return undefined;
+    this.join();
+    const { head } = this;
+    const length = readLength(head);
+    if (length === undefined) {
+      this.neededBytes = head.length + 1;
+      return undefined;
+    }
+    if (length.sizeBytes > this.maxFrameBytes)
+      throw invalidFrame(`frame of ${length.sizeBytes} bytes is over the limit of ${this.maxFrameBytes}`);
+    const end = length.headerBytes + length.sizeBytes;
+    if (head.length < end) {
+      this.neededBytes = end;
+      return undefined;
+    }
+    const frame = head.subarray(length.headerBytes, end);
+    // An empty view would keep the whole chunk alive until the next one comes, on each of hundreds of idle streams.
+    this.head = head.length === end ? NO_BYTES : head.subarray(end);
+    this.neededBytes = 1;
+    return frame;
+  }
+
+  private join(): void {
+    if (this.tailBytes === 0) return;
+    this.head = Buffer.concat([this.head, ...this.tail]);
+    this.tail = [];
+    this.tailBytes = 0;
+  }
 }
 
 function readLength(

@@ -5,6 +5,7 @@
  * https://github.com/libp2p/specs/blob/master/kad-dht/README.md#rpc-messages
  */
 import { SwarmError } from "../errors.ts";
+import { binaryString } from "../key.ts";
 
 export const MessageType = {
   PUT_VALUE: 0,
@@ -72,6 +73,14 @@ export function decodePeer(bytes: Uint8Array): EncodedPeer {
   }
   if (id === undefined || id.length === 0) throw invalid("peer without an id");
   return { id, addresses };
+}
+
+/** The id of an encoded peer as binary string. It is the first field of all that known implementations write. */
+export function idOfPeer(bytes: Uint8Array): string {
+  const sizeBytes = bytes[1] as number;
+  const isPlain =
+    bytes[0] === TAG_PEER_ID && sizeBytes > 0 && sizeBytes < 0x80 && bytes.length >= 2 + sizeBytes;
+  return binaryString(isPlain ? bytes.subarray(2, 2 + sizeBytes) : decodePeer(bytes).id);
 }
 
 export function encodePeer(peer: EncodedPeer): Buffer {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Connection, Stream } from "@libp2p/interface";
+import type { Connection, PeerId, Stream } from "@libp2p/interface";
 import type { Logger } from "#log";
+import { idOf } from "../contact.ts";
 import { SwarmError } from "../errors.ts";
-import { binaryString } from "../key.ts";
 import { createFrameReader } from "./frame.ts";
 
 export interface ProtocolServer extends Disposable {
@@ -24,36 +24,29 @@ const MAX_STREAMS = 2000;
 const IDLE_TIMEOUT_MS = 60_000;
 const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
 
-interface ServedStream {
-  readonly stream: Stream;
-  lastMessageAtMs: number;
+interface ServerDeps {
+  readonly logger: Logger;
+  readonly now: () => number;
+  readonly answer: (sender: string, frame: Uint8Array) => Uint8Array | undefined;
 }
 
 /**
  * Cuts inbound streams into frames and writes the answers. A peer that does not read its answers is not read from
  * either; one that sends what is no message of the protocol loses its stream.
  */
-export function createProtocolServer(
-  deps: {
-    readonly logger: Logger;
-    readonly now: () => number;
-    readonly answer: (sender: string, frame: Uint8Array) => Uint8Array | undefined;
-  },
-  options: ProtocolServerOptions = {},
-): ProtocolServer {
+export function createProtocolServer(deps: ServerDeps, options: ProtocolServerOptions = {}): ProtocolServer {
   const maxStreams = options.maxStreams ?? MAX_STREAMS;
   const idleTimeoutMs = options.idleTimeoutMs ?? IDLE_TIMEOUT_MS;
-  const maxBufferedBytes = options.maxBufferedBytes ?? MAX_BUFFERED_BYTES;
   const open = new Set<ServedStream>();
-  let bufferedBytes = 0;
+  const budget: Budget = {
+    bufferedBytes: 0,
+    maxBufferedBytes: options.maxBufferedBytes ?? MAX_BUFFERED_BYTES,
+  };
 
   const sweeper = setInterval(
     () => {
       const limit = deps.now() - idleTimeoutMs;
-      for (const served of open) {
-        if (served.lastMessageAtMs < limit)
-          served.stream.abort(new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "stream was idle" }));
-      }
+      for (const served of open) if (served.lastMessageAtMs < limit) served.stream.abort(IDLE);
     },
     Math.max(idleTimeoutMs / 6, 1),
   );
@@ -68,70 +61,13 @@ export function createProtocolServer(
         stream.abort(new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "too many streams" }));
         return;
       }
-      const served: ServedStream = { stream, lastMessageAtMs: deps.now() };
-      const sender = binaryString(connection.remotePeer.toMultihash().bytes);
-      const frames = createFrameReader();
-      let ownBufferedBytes = 0;
-      /** The peer must read answers before it gets more. */
-      let isHeld = false;
-      /** The peer has sent all that it will. */
-      let isEnded = false;
+      const served = new ServedStream(deps, budget, stream, connection.remotePeer);
       open.add(served);
-
-      function account(bytes: number): void {
-        bufferedBytes += bytes - ownBufferedBytes;
-        ownBufferedBytes = bytes;
-      }
-
-      /** Answers what is there until the peer must read first. */
-      function answerAll(): void {
-        for (let frame = frames.next(); frame !== undefined; frame = isHeld ? undefined : frames.next()) {
-          served.lastMessageAtMs = deps.now();
-          const reply = deps.answer(sender, frame);
-          if (reply === undefined || stream.send(reply)) continue;
-          isHeld = true;
-          if (stream.readStatus === "readable") stream.pause();
-        }
-        account(frames.bufferedBytes);
-        if (bufferedBytes > maxBufferedBytes && ownBufferedBytes > 0) {
-          throw new SwarmError({ code: "SWARM_MESSAGE_INVALID", message: "too many unfinished messages" });
-        }
-      }
-
-      function finish(): void {
-        stream.close().catch((err: unknown) => stream.abort(err as Error));
-      }
-
-      function guarded(step: () => void): void {
-        try {
-          step();
-        } catch (err) {
-          deps.logger.debug("peer lost its stream", { peer: connection.remotePeer.toString(), err });
-          stream.abort(err as Error);
-        }
-      }
-
-      stream.addEventListener("message", ({ data }) =>
-        guarded(() => {
-          frames.push(data.subarray());
-          answerAll();
-        }),
-      );
-      stream.addEventListener("drain", () =>
-        guarded(() => {
-          if (!isHeld) return;
-          isHeld = false;
-          answerAll();
-          if (!isHeld && stream.readStatus === "paused") stream.resume();
-          if (!isHeld && isEnded) finish();
-        }),
-      );
-      stream.addEventListener("remoteCloseWrite", () => {
-        isEnded = true;
-        if (!isHeld) finish();
-      });
+      stream.addEventListener("message", ({ data }) => served.receive(data.subarray()));
+      stream.addEventListener("drain", () => served.goOn());
+      stream.addEventListener("remoteCloseWrite", () => served.endOfInput());
       stream.addEventListener("close", () => {
-        account(0);
+        served.release();
         open.delete(served);
       });
       if (stream.status !== "open") open.delete(served);
@@ -142,4 +78,101 @@ export function createProtocolServer(
         stream.abort(new SwarmError({ code: "SWARM_CLOSED", message: "the router stopped" }));
     },
   };
+}
+
+/** One for all: an error takes a look at the stack, and streams become idle by the hundred. */
+const IDLE = new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "stream was idle" });
+
+/** Bytes of unfinished frames, all streams together. */
+interface Budget {
+  bufferedBytes: number;
+  readonly maxBufferedBytes: number;
+}
+
+/** A class, because there may be two thousand of them. */
+class ServedStream {
+  readonly stream: Stream;
+  lastMessageAtMs: number;
+  private readonly deps: ServerDeps;
+  private readonly budget: Budget;
+  private readonly peer: PeerId;
+  private readonly sender: string;
+  private readonly frames = createFrameReader();
+  private ownBufferedBytes = 0;
+  /** The peer must read answers before it gets more. */
+  private isHeld = false;
+  /** The peer has sent all that it will. */
+  private isEnded = false;
+
+  constructor(deps: ServerDeps, budget: Budget, stream: Stream, peer: PeerId) {
+    this.deps = deps;
+    this.budget = budget;
+    this.stream = stream;
+    this.peer = peer;
+    this.sender = idOf(peer);
+    this.lastMessageAtMs = deps.now();
+  }
+
+  receive(bytes: Uint8Array): void {
+    this.guarded(() => {
+      this.frames.push(bytes);
+      this.answerAll();
+    });
+  }
+
+  /** The peer has read its answers. */
+  goOn(): void {
+    if (!this.isHeld) return;
+    this.guarded(() => {
+      this.isHeld = false;
+      this.answerAll();
+      if (this.isHeld) return;
+      if (this.stream.readStatus === "paused") this.stream.resume();
+      if (this.isEnded) this.finish();
+    });
+  }
+
+  endOfInput(): void {
+    this.isEnded = true;
+    if (!this.isHeld) this.finish();
+  }
+
+  /** What it buffers no longer counts. */
+  release(): void {
+    this.account(0);
+  }
+
+  /** Answers what is there until the peer must read first. */
+  private answerAll(): void {
+    const { frames, stream, deps, budget } = this;
+    for (let frame = frames.next(); frame !== undefined; frame = this.isHeld ? undefined : frames.next()) {
+      this.lastMessageAtMs = deps.now();
+      const reply = deps.answer(this.sender, frame);
+      if (reply === undefined || stream.send(reply)) continue;
+      this.isHeld = true;
+      if (stream.readStatus === "readable") stream.pause();
+    }
+    this.account(frames.bufferedBytes);
+    if (budget.bufferedBytes > budget.maxBufferedBytes && this.ownBufferedBytes > 0) {
+      throw new SwarmError({ code: "SWARM_MESSAGE_INVALID", message: "too many unfinished messages" });
+    }
+  }
+
+  private account(bytes: number): void {
+    this.budget.bufferedBytes += bytes - this.ownBufferedBytes;
+    this.ownBufferedBytes = bytes;
+  }
+
+  private finish(): void {
+    this.stream.close().catch((err: unknown) => this.stream.abort(err as Error));
+  }
+
+  private guarded(step: () => void): void {
+    try {
+      step();
+    } catch (err) {
+      this.deps.logger.debug("peer lost its stream", { peer: this.peer.toString(), err });
+      this.stream.abort(err as Error);
+    }
+  }
 }

@@ -144,6 +144,15 @@ function createWorld(
     return items[Math.floor(random() * items.length)];
   }
 
+  /** One of those that suit, if chance meets it; half of all do. */
+  function pickWhere<T>(items: readonly T[], suits: (item: T) => boolean): T | undefined {
+    for (let tries = 0; tries < 100; tries++) {
+      const item = pick(items);
+      if (item !== undefined && suits(item)) return item;
+    }
+    return undefined;
+  }
+
   /** What a bootstrapper answers: some nodes that it takes for alive, the asking one perhaps among them. */
   async function bootstrapPeers(): Promise<BootstrapPeer[]> {
     return Array.from({ length: Math.min(3, nodes.length) }, () => pick(nodes) as Node).map(({ swarm }) => ({
@@ -242,8 +251,9 @@ function createWorld(
     const steps = Math.max(options.lookupsPerSecond, 1);
     for (let i = 0; i < steps; i++) {
       const asker = pick(candidates);
-      const holder = pick(
-        candidates.filter((each) => each !== asker && groupOf(each.ip) === groupOf(asker?.ip ?? "")),
+      const holder = pickWhere(
+        candidates,
+        (each) => each !== asker && groupOf(each.ip) === groupOf(asker?.ip ?? ""),
       );
       if (asker !== undefined && holder !== undefined && nodes.includes(asker) && nodes.includes(holder)) {
         void lookUp(asker, holder, tally);
@@ -283,7 +293,7 @@ function createWorld(
         const asked: Promise<boolean>[] = [];
         for (let i = 0; i < HEAL_SAMPLES; i++) {
           const asker = pick(nodes) as Node;
-          const holder = pick(nodes.filter((each) => each !== asker && isPair(asker.ip, each.ip))) as Node;
+          const holder = pickWhere(nodes, (each) => each !== asker && isPair(asker.ip, each.ip)) as Node;
           asked.push(lookUp(asker, holder, tally));
         }
         await clock.advance(LOOKUP_LIMIT_MS);
