@@ -72,7 +72,6 @@ export const HOMES: Readonly<Record<string, readonly string[]>> = {
   "@libp2p/yamux": ["swarm"],
   "@multiformats/multiaddr": ["swarm"],
   ajv: ["config"],
-  fastify: ["http"],
   libp2p: ["swarm"],
   multiformats: ["swarm"],
   "node-forge": ["pki"],

@@ -2,8 +2,8 @@
 /**
  * HTTP edges: listen addresses, byte ranges, servers.
  *
- * `openPlainServer` is the node daemon's: no framework, the handler may write to the socket itself.
- * `createHTTPServer` (fastify, TLS with certificates that may change) is for programs outside the nodes.
+ * `openPlainServer` hands each request to a handler that writes to the socket itself, as the node daemon does.
+ * `createHTTPServer` adds routes with whole bodies, for programs outside the nodes. Both serve certificates that may change.
  */
 export {
   type AdmissionJudge,

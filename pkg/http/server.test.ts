@@ -103,6 +103,32 @@ describe("createHTTPServer", () => {
     assert.equal((await ask(server.address, "/get", { headers: { x: "y".repeat(17_000) } })).status, 431);
   });
 
+  it("refuses a body that grows too large on the way, and takes nothing of it for another request", async () => {
+    await using server = await open({ maxBodyBytes: 100 });
+    const socket = connect(server.port, "127.0.0.1").setEncoding("latin1");
+    let received = "";
+    socket.on("data", (text: string) => (received += text));
+    const chunk = `c8\r\n${"x".repeat(200)}\r\n`;
+    socket.write(`POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}`);
+    await once(socket, "close");
+    assert.match(received, /^HTTP\/1\.1 413 .*connection: close/is);
+    assert.equal(received.match(/HTTP\/1\.1/g)?.length, 1);
+  });
+
+  it("calls a client that leaves in the middle of its body no failure of its own", async () => {
+    const lines: string[] = [];
+    const logger = createLogger({ level: "INFO", sink: { write: (line) => void lines.push(line) } });
+    await using server = await open({}, logger);
+    const socket = connect(server.port, "127.0.0.1");
+    socket.write("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\nhalf");
+    await once(socket, "data");
+    socket.resetAndDestroy();
+    // One after the other on the server: whatever the first had to say is said.
+    assert.equal((await ask(server.address, "/get")).status, 200);
+    await server[Symbol.asyncDispose]();
+    assert.deepEqual(lines, []);
+  });
+
   it("answers 500 without details when a route fails, and logs it", async () => {
     const lines: string[] = [];
     const logger = createLogger({ level: "INFO", sink: { write: (line) => void lines.push(line) } });
