@@ -44,23 +44,23 @@ export function createOSCContextReader(deps: {
   async function readExtension(
     namespace: string,
     osc: Parameters<LoadContext>[1],
-    signal: AbortSignal,
+    options: Parameters<LoadContext>[2],
   ): Promise<ExtensionView | undefined> {
     const cached = extensions.get(`${namespace}/${EXTENSION_TYPE}`);
     // False when either of them does not say when.
     const isOfThisTime = requestedAtMs(osc) - (cached?.requestedAtMs ?? Number.NaN) < RECONCILIATION_MS;
     const isHeard = now() - extensions.lastHeardMs < MAX_SILENCE_MS;
     if (cached !== undefined && isOfThisTime && isHeard) return cached;
-    return await deps.client.find(EXTENSIONS, { namespace, name: EXTENSION_TYPE }, { signal });
+    return await deps.client.find(EXTENSIONS, { namespace, name: EXTENSION_TYPE }, options);
   }
 
   return {
     clusters,
     extensions,
-    async load(namespace, osc, { signal }) {
-      const cluster = clusters.get(namespace) ?? (await readCluster(deps.client, namespace, signal));
+    async load(namespace, osc, options) {
+      const cluster = clusters.get(namespace) ?? (await readCluster(deps.client, namespace, options));
       if (cluster === undefined) return undefined;
-      return { cluster, extension: await readExtension(namespace, osc, signal) };
+      return { cluster, extension: await readExtension(namespace, osc, options) };
     },
     async [Symbol.asyncDispose]() {
       await Promise.all([clusters[Symbol.asyncDispose](), extensions[Symbol.asyncDispose]()]);
@@ -77,9 +77,9 @@ function settledOf(extension: Extension): SettledExtension | undefined {
 async function readCluster(
   client: KubeClient,
   name: string,
-  signal: AbortSignal,
+  options: Parameters<LoadContext>[2],
 ): Promise<ClusterView | undefined> {
-  const cluster = await client.find(CLUSTERS, { name }, { signal });
+  const cluster = await client.find(CLUSTERS, { name }, options);
   return cluster && viewOf(cluster);
 }
 

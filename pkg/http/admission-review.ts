@@ -84,7 +84,7 @@ export async function answerReview(
   if (typeof review === "string") return answer(VERSIONS[0] as string, "", deny(400, review));
   const { apiVersion, request } = review;
   try {
-    return answer(apiVersion, request.uid, await judge(request, { signal: options.signal }));
+    return answer(apiVersion, request.uid, await judge(request, options));
   } catch (error) {
     return answer(apiVersion, request.uid, deny(500, errorMessage(error)));
   }

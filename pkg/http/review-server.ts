@@ -12,7 +12,7 @@ import { createHTTPServer, type HTTPServer } from "./server.ts";
 
 export interface ReviewServerDeps {
   readonly webhook: {
-    /** Answers the body of one request; never rejects. */
+    /** Answers the body of one request; never rejects. The signal comes into being when it is read. */
     review(body: Uint8Array, options: { readonly signal: AbortSignal }): Promise<AdmissionReview>;
   };
   readonly certificates: {
@@ -65,8 +65,7 @@ export async function openReviewServer(
             method: "POST",
             path: options.path,
             async handle({ body, signal }) {
-              const limited = AbortSignal.any([signal, AbortSignal.timeout(REVIEW_TIMEOUT_MS)]);
-              const review = await webhook.review(body, { signal: limited });
+              const review = await webhook.review(body, lateLimit(signal, REVIEW_TIMEOUT_MS));
               return { status: 200, contentType: "application/json", body: JSON.stringify(review) };
             },
           },
@@ -91,6 +90,20 @@ export async function openReviewServer(
   });
   const running = parts.move();
   return { port: server.port, address: server.address, [Symbol.asyncDispose]: () => running.disposeAsync() };
+}
+
+/**
+ * A signal with a time limit that exists once somebody reads it. A review that is answered from caches reads none, and
+ * making one costs a third of such a review.
+ */
+function lateLimit(signal: AbortSignal, timeoutMs: number): { readonly signal: AbortSignal } {
+  let limited: AbortSignal | undefined;
+  return {
+    get signal() {
+      limited ??= AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+      return limited;
+    },
+  };
 }
 
 /** Tries until it succeeds: a program that is not ready and says why is better than one that ends again and again. */

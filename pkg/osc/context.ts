@@ -98,13 +98,20 @@ function isPresent(value: unknown): boolean {
 }
 
 const decodeStatus = createDecoder<SpegelStatus>(SpegelStatusSchema);
+/** By the object that was decoded: one that comes from a cache is the same until the Extension changes. */
+const decodedStatuses = new WeakMap<object, SpegelStatus>();
 
 function parseStatus(raw: unknown): SpegelStatus {
+  const known = decodedStatuses.get(raw as object);
+  if (known) return known;
   const path = "Extension.status.providerStatus";
   try {
     const status = decodeStatus(raw, path);
     const ports = new Set(SPEGEL_PORT_FIELDS.map((field) => status[field]));
-    if (ports.size === SPEGEL_PORT_FIELDS.length) return status;
+    if (ports.size === SPEGEL_PORT_FIELDS.length) {
+      decodedStatuses.set(raw as object, status);
+      return status;
+    }
     throw new OSCError({ code: "OSC_STATUS_INVALID", message: `${path}: two of its ports are equal` });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;

@@ -32,7 +32,7 @@ export async function mutateOSC(
   const reason = skipForeign(object);
   if (reason !== undefined) return { kind: "leave", reason };
   const osc = parseOSC(object);
-  const context = await request.loadContext(request.namespace, osc, { signal: request.signal });
+  const context = await request.loadContext(request.namespace, osc, request);
   const verdict = judgeContext(context, options);
   if (verdict.kind !== "change") return verdict;
   return { kind: "change", patch: toJsonPatch(osc, addSpegel(osc, verdict.node)) };

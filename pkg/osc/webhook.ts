@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { hasCode } from "#errors";
 import { type AdmissionReview, type AdmissionVerdict, answerReview } from "#http";
-import type { Logger } from "#log";
+import type { LogFields, Logger } from "#log";
 import type { LoadContext } from "./context.ts";
 import { type Mutation, mutateOSC } from "./mutate.ts";
 import { type OSCOptions, resolveOptions } from "./options.ts";
@@ -13,7 +13,10 @@ export interface OSCWebhookDeps {
 }
 
 export interface OSCWebhook {
-  /** Answers the body of one AdmissionReview (v1 or v1beta1). Never rejects. */
+  /**
+   * Answers the body of one AdmissionReview (v1 or v1beta1). Never rejects. The signal is read only when something is
+   * not in a cache, so that it may be made then.
+   */
   review(body: Uint8Array | string, options: { readonly signal: AbortSignal }): Promise<AdmissionReview>;
 }
 
@@ -29,37 +32,47 @@ export interface OSCWebhook {
 export function createOSCWebhook(deps: OSCWebhookDeps, options: OSCOptions): OSCWebhook {
   const nodeOptions = resolveOptions(options);
   return {
-    review: (body, { signal }) =>
+    review: (body, options) =>
       answerReview(
         body,
-        async ({ operation, namespace, name, object }, { signal: requestSignal }) => {
+        async ({ operation, namespace, name, object }, requestOptions) => {
           if (operation !== "CREATE" && operation !== "UPDATE") return { allowed: true };
           if (namespace === undefined || namespace === "") return deny(400, "request.namespace is missing");
-          const logger = deps.logger.child({ namespace, name });
+          const log = (level: "debug" | "warn" | "error", message: string, fields: LogFields): void =>
+            deps.logger[level](message, { namespace, name, ...fields });
           try {
-            const request = { namespace, loadContext: deps.loadContext, signal: requestSignal };
-            return toVerdict(await mutateOSC(object, request, nodeOptions), logger);
+            const request = {
+              namespace,
+              loadContext: deps.loadContext,
+              get signal() {
+                return requestOptions.signal;
+              },
+            };
+            return toVerdict(await mutateOSC(object, request, nodeOptions), log);
           } catch (error) {
-            logger.error("OperatingSystemConfig could not be changed", { err: error });
+            log("error", "OperatingSystemConfig could not be changed", { err: error });
             if (hasCode(error, "OSC_OBJECT_INVALID")) return deny(400, error.message);
             throw error;
           }
         },
-        { signal },
+        options,
       ),
   };
 }
 
-function toVerdict(mutation: Mutation, logger: Logger): AdmissionVerdict {
+function toVerdict(
+  mutation: Mutation,
+  log: (level: "debug" | "warn", message: string, fields: LogFields) => void,
+): AdmissionVerdict {
   switch (mutation.kind) {
     case "leave":
-      logger.debug("OperatingSystemConfig left as it is", { reason: mutation.reason });
+      log("debug", "OperatingSystemConfig left as it is", { reason: mutation.reason });
       return { allowed: true };
     case "deny":
-      logger.warn("OperatingSystemConfig denied", { reason: mutation.message });
+      log("warn", "OperatingSystemConfig denied", { reason: mutation.message });
       return deny(403, mutation.message);
     case "change":
-      logger.debug("OperatingSystemConfig changed", { operations: mutation.patch.length });
+      log("debug", "OperatingSystemConfig changed", { operations: mutation.patch.length });
       return { allowed: true, patch: mutation.patch };
   }
 }
