@@ -16,6 +16,12 @@ import { SwarmError } from "./errors.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./ip-address.ts";
 import { joinWrites, sparseWindowUpdates } from "./lean-connection.ts";
 import { type LivenessOptions, watchLiveness } from "./liveness.ts";
+import { tls } from "./tls/index.ts";
+
+const ENCRYPTERS = { noise: noise(), tls: tls() } as const;
+export type Security = keyof typeof ENCRYPTERS;
+/** They cost the same; nodes of this project before they had TLS understand the first proposal, Go peers both. */
+const SECURITY: readonly Security[] = ["noise", "tls"];
 
 /** Spegel's DHT: the prefix `/spegel` and the protocol of libp2p's Kademlia. */
 const KAD_PROTOCOL = "/spegel/kad/1.0.0";
@@ -64,6 +70,8 @@ export interface HostOptions {
   readonly events: HostEvents;
   /** All connections. Default 500: a table of 20-node buckets rarely holds more, further ones are closed, least useful first. */
   readonly maxConnections?: number;
+  /** What is offered, in the order in which it is proposed when dialling. Default Noise, then TLS. */
+  readonly security?: readonly Security[];
   /** Default 30 s and 15 s. */
   readonly liveness?: LivenessOptions;
 }
@@ -102,9 +110,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
       announceFilter: (listening) => announce(policy, listening),
     },
     transports: [tcp({ maxConnections: MAX_CONNECTIONS * 2 })],
-    // Noise alone is understood by Go peers, at one more round trip per connection than TLS; TLS would cost
-    // another 9 MB of memory for its X.509 code.
-    connectionEncrypters: [joinWrites(noise())],
+    connectionEncrypters: (options.security ?? SECURITY).map((each) => joinWrites(ENCRYPTERS[each])),
     streamMuxers: [
       watchLiveness(
         sparseWindowUpdates(

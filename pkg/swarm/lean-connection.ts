@@ -45,15 +45,15 @@ export function joinWrites<Components>(
 
 function joined<T extends object>(stream: T): T {
   const connection = stream as T & SocketConnection;
-  const { socket } = connection;
-  if (socket === undefined) return stream;
+  if (connection.socket === undefined) return stream;
   const sendData = connection.sendData.bind(connection);
   connection.sendData = (data) => {
-    socket.cork();
+    const { socket } = connection; // with TLS it is another one after the handshake
+    socket?.cork();
     try {
       return sendData(data);
     } finally {
-      socket.uncork();
+      socket?.uncork();
     }
   };
   return stream;

@@ -209,16 +209,53 @@ describe("a swarm with go-libp2p peers", { skip: skipReason() }, () => {
     );
   });
 
-  it("agrees on Noise with a Go peer that would rather have TLS, and on nothing with one that has TLS alone", async () => {
-    await using node = await openNode([]);
-    const addrs = [`${node.addresses()[0]}/p2p/${node.peerId}`];
-    await using both = await startPeer();
-    assert.equal(await both.request({ op: "security", addrs }), "/noise");
-    await using noiseOnly = await startPeer("-security", "noise");
-    assert.equal(await noiseOnly.request({ op: "security", addrs }), "/noise");
-    await using tlsOnly = await startPeer("-security", "tls");
-    await assert.rejects(tlsOnly.request({ op: "security", addrs }), /security protocol/);
-  });
+  for (const [offered, args, whenGoDials, whenWeDial] of [
+    ["TLS and Noise, as Spegel does", [], "/tls/1.0.0", "/noise"],
+    ["TLS alone", ["-security", "tls"], "/tls/1.0.0", "/tls/1.0.0"],
+    ["Noise alone", ["-security", "noise"], "/noise", "/noise"],
+  ] as const)
+    it(`shares keys in both directions with a Go peer that offers ${offered}, whoever dials and whether the id is known or not`, async () => {
+      const share = async (node: Swarm, peer: GoPeer, security: string): Promise<void> => {
+        const addrs = [`${node.addresses()[0]}/p2p/${node.peerId}`];
+        const agreed = await peer.request({ op: "agreed", addrs });
+        assert.deepEqual(agreed, { security, muxer: "/yamux/1.0.0", early: true });
+        const [theirs, ours] = [newKey(), newKey()];
+        await peer.request({ op: "advertise", keys: [theirs] });
+        assert.deepEqual(
+          await eventually(
+            () => find(node, theirs),
+            (peers) => peers.length > 0,
+          ),
+          [{ id: peer.id, addresses: ["127.0.0.19"] }],
+        );
+        await node.advertise([ours], { signal });
+        await eventually(
+          () => findInGo(peer, ours),
+          (ids) => ids.join() === node.peerId,
+        );
+      };
+      await using peer = await startPeer("-listen", "/ip4/127.0.0.19/tcp/0", ...args);
+      const port = Number(peer.addresses[0]?.split("/").at(-1));
+      const dns = createDnsBootstrap(
+        { resolve: async (_domain, family) => (family === 4 ? ["127.0.0.19"] : []) },
+        { domain: "spegel.test", defaultPort: port },
+      );
+      for (const source of [bootstrapFrom(peer), dns]) {
+        await using node = await openNode([source], { routerAddress: "127.0.0.20:0" });
+        await eventually(
+          () => node.peerCount(),
+          (count) => count === 1,
+        );
+        await share(node, peer, whenWeDial);
+      }
+      await using node = await openNode([], { routerAddress: "127.0.0.20:0" });
+      for (const suffix of ["", `/p2p/${node.peerId}`]) {
+        await using dialling = await startPeer("-listen", "/ip4/127.0.0.19/tcp/0", ...args);
+        const joined = await dialling.request({ op: "join", addrs: [`${node.addresses()[0]}${suffix}`] });
+        assert.equal(joined, node.peerId);
+        await share(node, dialling, whenGoDials);
+      }
+    });
 
   const hasIpv6 = Object.values(networkInterfaces())
     .flat()

@@ -15,7 +15,7 @@
 //	{"op":"ping","addrs":[MULTIADDR]}             PING on the DHT protocol
 //	{"op":"peers"}                                ids in the routing table
 //	{"op":"selfcheck","addrs":[MULTIADDR]}        FIND_NODE for the peer's own id, as the routing table does before it trusts a peer
-//	{"op":"security","addrs":[MULTIADDR]}         the security protocol that is agreed on with a peer
+//	{"op":"agreed","addrs":[MULTIADDR]}           what is agreed on with a peer that is connected or is dialled: {"security","muxer","early"}
 //	{"op":"put","mediaType":T,"tag":NAME,"content":BASE64}   into the registry; gives the digest
 //	{"op":"fault","keys":[KIND]}                  what the registry does wrong towards other nodes; "" for nothing
 //
@@ -304,12 +304,15 @@ func (m *member) answer(r request) (any, error) {
 		}
 		named, err := messenger.GetClosestPeers(ctx, id, id)
 		return len(named), err
-	case "security":
+	case "agreed":
 		id, err := m.connect(ctx, r.Addrs)
 		if err != nil {
 			return nil, err
 		}
-		return string(m.host.Network().ConnsToPeer(id)[0].ConnState().Security), nil
+		state := m.host.Network().ConnsToPeer(id)[0].ConnState()
+		return map[string]any{
+			"security": state.Security, "muxer": state.StreamMultiplexer, "early": state.UsedEarlyMuxerNegotiation,
+		}, nil
 	case "put":
 		return m.registry.put(ctx, r.MediaType, r.Tag, r.Content)
 	case "fault":
