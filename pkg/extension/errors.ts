@@ -9,6 +9,14 @@ export type ExtensionErrorCode =
   | "EXTENSION_NOT_HEALTHY"
   | "EXTENSION_NOT_DELETED";
 
+/** Something of ours that is on its way out, and has to be gone before it is made again. */
+export function stillLeaving(what: string): ExtensionError {
+  return new ExtensionError({
+    code: "EXTENSION_NOT_DELETED",
+    message: `${what} is still being deleted; it is made again once it is gone`,
+  });
+}
+
 /** An error that says how it is reported to Gardener and whether trying again helps. */
 export class ExtensionError extends CodedError<ExtensionErrorCode> {
   override readonly name = "ExtensionError";

@@ -6,7 +6,7 @@ import type { ManagedResource } from "#api/gardener";
 import { createBackoff, sleep } from "#async";
 import { hasCode } from "#errors";
 import { type KubeClient, type KubeObject, SECRETS, type Secret } from "#kube";
-import { ExtensionError } from "./errors.ts";
+import { ExtensionError, stillLeaving } from "./errors.ts";
 import { secretReferences, sha256Hex } from "./gardener-references.ts";
 import { MANAGED_RESOURCES } from "./names.ts";
 
@@ -63,6 +63,7 @@ function document(object: KubeObject): string {
 /**
  * Creates or updates a ManagedResource and its payload; changes nothing when both are as wanted. The former payload
  * is left to the resource manager's garbage collector, which first has to see the new reference.
+ * @throws ExtensionError EXTENSION_NOT_DELETED when a former one is still on its way out
  */
 export async function applyManagedResource(
   client: KubeClient,
@@ -72,6 +73,7 @@ export async function applyManagedResource(
   const payload = payloadSecret(settings);
   const wanted = managedResource(settings, payload.metadata.name);
   const present = await client.find(MANAGED_RESOURCES, wanted.metadata, cancel);
+  if (present?.metadata.deletionTimestamp) throw stillLeaving(`ManagedResource ${settings.name}`);
   if (present === undefined) {
     await ensureSecret(client, payload, cancel);
     await client.create(MANAGED_RESOURCES, wanted, cancel);

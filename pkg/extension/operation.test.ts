@@ -147,15 +147,16 @@ test("each operation is its line of steps", () => {
     "pruneCredentials",
   ]);
   assert.equal(stepsOf("Restore", { force: false }), stepsOf("Create", { force: true }));
-  const gone = [
+  const gone = (awaited: string): string[] => [
     "deleteShootObjects",
-    "awaitShootObjectsGone",
+    awaited,
     "deleteSeedObjects",
     "awaitSeedObjectsGone",
     "deleteShootAccess",
   ];
-  assert.deepEqual(line("Delete", { force: false }), [...gone, "deleteCredentials"]);
-  assert.deepEqual(line("Migrate", { force: false }), ["keepShootObjects", ...gone]);
-  const forced = [...gone.filter((name) => name.startsWith("delete")), "deleteCredentials"];
+  const deleted = [...gone("awaitShootObjectsGoneUnlessAsleep"), "deleteCredentials"];
+  assert.deepEqual(line("Delete", { force: false }), deleted);
+  assert.deepEqual(line("Migrate", { force: false }), ["keepShootObjects", ...gone("awaitShootObjectsGone")]);
+  const forced = deleted.filter((name) => name.startsWith("delete"));
   assert.deepEqual(line("Delete", { force: true }), forced);
 });

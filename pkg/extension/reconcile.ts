@@ -13,6 +13,7 @@ import { stopIfIdle } from "./steps/stop-if-idle.ts";
 import {
   awaitSeedObjectsGone,
   awaitShootObjectsGone,
+  awaitShootObjectsGoneUnlessAsleep,
   deleteCredentials,
   deleteSeedObjects,
   deleteShootAccess,
@@ -33,10 +34,10 @@ const RECONCILE: readonly Step[] = [
   pruneCredentials,
 ];
 
-/** Remove everything; the Shoot's API server still lives. */
+/** Remove everything; the Shoot's API server still lives, unless the Shoot sleeps. */
 const DELETE: readonly Step[] = [
   deleteShootObjects,
-  awaitShootObjectsGone,
+  awaitShootObjectsGoneUnlessAsleep,
   deleteSeedObjects,
   awaitSeedObjectsGone,
   deleteShootAccess,

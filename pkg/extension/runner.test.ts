@@ -21,14 +21,20 @@ let client: KubeClient;
 let deps: RunnerDeps;
 let nowMs: number;
 let unhealthy: string | undefined;
+let isAsleep: boolean;
 let certificateCalls: string[];
 
 beforeEach(async () => {
   nowMs = Date.UTC(2026, 7, 21, 10, 0, 0, 999);
   unhealthy = undefined;
+  isAsleep = false;
   certificateCalls = [];
   [seed, shoot] = await Promise.all([startApiServer({ plain: true }), startApiServer({ plain: true })]);
-  manager = await startResourceManager(seed, { shoot, unhealthyReason: () => unhealthy });
+  manager = await startResourceManager(seed, {
+    shoot,
+    unhealthyReason: () => unhealthy,
+    isAsleep: () => isAsleep,
+  });
   const connection = await parseKubeConfig(seed.kubeconfig(), { directory: "/", source: "test" });
   client = createKubeClient(connection, { userAgent: "test", requestsPerSecond: 100_000 });
   deps = {
@@ -439,6 +445,58 @@ test("a deletion that hangs is reported as such and tried again", async () => {
   );
   assert.deepEqual(extension().metadata.finalizers, [FINALIZER]);
   assert.ok(!certificateCalls.some((call) => call.startsWith("remove")));
+});
+
+test("a sleeping Shoot lets the Extension go; what is in it goes when it wakes up", async () => {
+  const hibernation = { enabled: true };
+  const spec = { provider: { workers: [{ name: "w" }] }, hibernation };
+  const role = () => shoot.get("ClusterRole", "extensions.gardener.cloud:registry-spegel:bootstrapper");
+  const resources = (): string[] => seed.list("ManagedResource").map(({ metadata }) => metadata.name);
+  seedExtension();
+  await run();
+  isAsleep = true;
+  seedCluster({ spec });
+  await markDeleted();
+  certificateCalls = [];
+  await run();
+  assert.equal(extension(), undefined);
+  assert.deepEqual(certificateCalls, [`remove ${NAMESPACE}`]);
+  assert.deepEqual(
+    resources(),
+    ["extension-registry-spegel-shoot"],
+    "waits for the Shoot's resource manager",
+  );
+  manager.collectGarbage();
+  assert.equal(seed.list("Secret", NAMESPACE).length, 1, "which needs its payload");
+
+  seedExtension();
+  await run();
+  assert.equal(extension().status?.lastOperation?.state, "Succeeded", "wanted again before it wakes up");
+  seedCluster();
+  await assert.rejects(run(), { code: "EXTENSION_NOT_DELETED" });
+  assert.match(
+    extension().status?.lastError?.description ?? "",
+    /ManagedResource extension-registry-spegel-shoot is still being deleted; it is made again/,
+  );
+  isAsleep = false;
+  manager.resync();
+  while (role() !== undefined) await new Promise((resolve) => setImmediate(resolve));
+  while (resources().length > 1) await new Promise((resolve) => setImmediate(resolve));
+  await run();
+  assert.ok(role());
+  assert.equal(extension().status?.lastError, undefined);
+});
+
+test("a Shoot that was woken up to be deleted is waited for", async () => {
+  seedExtension();
+  await run();
+  isAsleep = true;
+  const metadata = { deletionTimestamp: "2026-08-21T10:00:00Z" };
+  seedCluster({ spec: { provider: { workers: [{ name: "w" }] }, hibernation: { enabled: true } }, metadata });
+  await markDeleted();
+  deps = { ...deps, options: { ...deps.options, deletionTimeoutMs: 10 } };
+  await assert.rejects(run(), { code: "EXTENSION_NOT_DELETED" });
+  assert.ok(extension());
 });
 
 test("a forced deletion waits for nobody", async () => {

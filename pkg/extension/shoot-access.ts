@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type KubeClient, SECRETS } from "#kube";
+import { stillLeaving } from "./errors.ts";
 import { BOOTSTRAPPER_NAME, SHOOT_ACCESS_SECRET_NAME } from "./names.ts";
 
 const PREFIX = "serviceaccount.resources.gardener.cloud";
@@ -12,6 +13,7 @@ const ANNOTATIONS = { [`${PREFIX}/name`]: BOOTSTRAPPER_NAME, [`${PREFIX}/namespa
 /**
  * The secret into which the Shoot's token requestor writes a token for the bootstrapper. Its data and the time of
  * renewal belong to the requestor and are never written here.
+ * @throws ExtensionError EXTENSION_NOT_DELETED when a former one is still on its way out
  */
 export async function ensureShootAccess(
   client: KubeClient,
@@ -20,6 +22,7 @@ export async function ensureShootAccess(
 ): Promise<void> {
   const metadata = { name: SHOOT_ACCESS_SECRET_NAME, namespace, labels: LABELS, annotations: ANNOTATIONS };
   const present = await client.find(SECRETS, metadata, cancel);
+  if (present?.metadata.deletionTimestamp) throw stillLeaving(`Secret ${SHOOT_ACCESS_SECRET_NAME}`);
   if (present === undefined) {
     await client.create(SECRETS, { metadata, type: "Opaque" }, cancel);
     return;

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Cluster } from "#api/gardener";
-import { hasFailed, isForceDeleted, readShoot } from "./shoot.ts";
+import { hasFailed, isAsleep, isForceDeleted, readShoot } from "./shoot.ts";
 
 const cluster = (
   shoot: object | null,
@@ -79,6 +79,17 @@ test("a Cluster that makes no sense is an error that names the field", () => {
     status: { credentials: { rotation: { certificateAuthorities: { lastInitiationTime: "soon" } } } },
   };
   assert.throws(() => readShoot(cluster({ spec: workers, ...rotation })), invalid(/not a time/));
+});
+
+test("a Shoot sleeps from the wish on, but not while it is being deleted", () => {
+  const hibernating = (enabled: boolean | undefined, metadata: object = {}): boolean =>
+    isAsleep(cluster({ metadata, spec: { hibernation: { enabled } } }));
+  assert.equal(hibernating(true), true);
+  assert.equal(hibernating(false), false);
+  assert.equal(hibernating(undefined), false);
+  assert.equal(hibernating(true, { deletionTimestamp: "2026-08-21T10:00:00Z" }), false);
+  assert.equal(isAsleep(cluster(null)), false);
+  assert.equal(isAsleep(undefined), false);
 });
 
 test("failed and force-deleted Shoots are recognised", () => {

@@ -56,6 +56,15 @@ export function hasFailed(cluster: Cluster): boolean {
   return cluster.spec?.shoot?.status?.lastOperation?.state === "Failed";
 }
 
+/**
+ * True while nobody is there to take objects out of the Shoot: its resource manager is scaled down with its API server.
+ * A Shoot that is being deleted has been woken up for that.
+ */
+export function isAsleep(cluster: Cluster | undefined): boolean {
+  const { spec, metadata } = cluster?.spec?.shoot ?? {};
+  return spec?.hibernation?.enabled === true && !metadata?.deletionTimestamp;
+}
+
 /** True when the Shoot goes without waiting for what its API server would have to do. */
 export function isForceDeleted(cluster: Cluster | undefined): boolean {
   const value = cluster?.spec?.shoot?.metadata?.annotations?.[FORCE_DELETION_ANNOTATION];

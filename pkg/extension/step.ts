@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Cluster, Extension } from "#api/gardener";
 import type { SpegelPorts, SpegelStatus } from "#api/spegel";
+import { hasCode } from "#errors";
 import type { KubeClient } from "#kube";
 import type { Logger } from "#log";
 import type { ExtensionOptions } from "./options.ts";
@@ -40,6 +41,19 @@ export type StepOutcome =
 
 /** One line of an operation. It may be run again at any time and then changes nothing that is as it should be. */
 export type Step = (run: Run, deps: StepDeps) => Promise<StepOutcome | undefined>;
+
+/**
+ * For what the Shoot's own resource manager has to take away before it is made again. While the Shoot sleeps it cannot,
+ * so what is still leaving is left alone; the Extension is reconciled when the Shoot wakes up.
+ */
+export async function unlessAsleep(run: Run, action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch (error) {
+    const isLeaving = hasCode(error, "EXTENSION_NOT_DELETED");
+    if (!isLeaving || run.shoot?.isHibernated !== true) throw error;
+  }
+}
 
 /** A value that an earlier step of the same operation must have found. */
 export function found<T>(value: T | undefined, what: string): T {

@@ -297,6 +297,45 @@ function scenarios(customResources: CustomResources): void {
     await gardenlet.syncCluster(namespace);
   });
 
+  it("is let go by a Shoot that sleeps, and leaves it when it wakes up", async () => {
+    const { gardenlet, resourceManager } = landscape;
+    const namespace = await gardenlet.addShoot();
+    await gardenlet.enable(namespace);
+    await gardenlet.awaitReady(namespace);
+    await gardenlet.syncCluster(namespace, ({ spec }) => {
+      (spec.shoot.spec as { hibernation?: object }).hibernation = { enabled: true };
+    });
+    resourceManager.asleep.add(namespace);
+    try {
+      await gardenlet.disable(namespace);
+      await resourceManager.collectGarbage(namespace);
+      const left = namesOf(await snapshot(namespace));
+      assert.equal(left.length, 2, `its payload beside it: ${left}`);
+      assert.ok(left.includes(`ManagedResource ${SHOOT_RESOURCE_NAME}`));
+      await gardenlet.enable(namespace);
+      await gardenlet.awaitReady(namespace); // nor does it hold up the Shoot that sleeps
+    } finally {
+      resourceManager.asleep.delete(namespace);
+    }
+    await gardenlet.syncCluster(namespace);
+    await resourceManager.resync();
+    await gardenlet.deploy(namespace);
+    await gardenlet.awaitExtension(namespace, ({ status }) => status?.lastOperation?.type === "Reconcile");
+    await gardenlet.awaitReady(namespace);
+    const resources = await landscape.seed.admin.list(
+      "resources.gardener.cloud/v1alpha1",
+      "ManagedResource",
+      namespace,
+    );
+    assert.deepEqual(
+      resources.map(({ metadata }) => [metadata.name, metadata.deletionTimestamp]),
+      [
+        [SEED_RESOURCE_NAME, undefined],
+        [SHOOT_RESOURCE_NAME, undefined],
+      ],
+    );
+  });
+
   it("moves to another seed with the same authority and without touching the Shoot", async () => {
     const { gardenlet, seed } = landscape;
     const source = await gardenlet.addShoot();

@@ -5,7 +5,7 @@ import { bootstrapperObjects } from "../objects/bootstrapper.ts";
 import { monitoringObjects } from "../objects/monitoring.ts";
 import { routeObjects } from "../objects/route.ts";
 import { ensureShootAccess } from "../shoot-access.ts";
-import { found, type Step } from "../step.ts";
+import { found, type Step, unlessAsleep } from "../step.ts";
 
 /**
  * The bootstrapper, the way to it and what the Shoot's monitoring needs, through the seed's resource manager. A
@@ -18,7 +18,7 @@ export const deployBootstrapper: Step = async (run, deps) => {
   );
   const { serverSecretName, bundleSecretName } = found(run.certificates, "the certificates");
   const { namespace } = run;
-  await ensureShootAccess(deps.client, namespace, run);
+  await unlessAsleep(run, () => ensureShootAccess(deps.client, namespace, run));
   const bootstrapper = bootstrapperObjects(
     {
       namespace,

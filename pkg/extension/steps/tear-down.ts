@@ -7,6 +7,7 @@ import {
   SHOOT_ACCESS_SECRET_NAME,
   SHOOT_RESOURCE_NAME,
 } from "../names.ts";
+import { isAsleep } from "../shoot.ts";
 import type { Run, Step, StepDeps } from "../step.ts";
 
 export const deleteShootObjects: Step = async (run, deps) => {
@@ -17,6 +18,11 @@ export const deleteShootObjects: Step = async (run, deps) => {
 export const awaitShootObjectsGone: Step = async (run, deps) => {
   await awaitResourceGone(SHOOT_RESOURCE_NAME, run, deps);
   return undefined;
+};
+
+/** Out of a Shoot that sleeps they go when it wakes up; gardenlet does not wait for them either. */
+export const awaitShootObjectsGoneUnlessAsleep: Step = async (run, deps) => {
+  return isAsleep(run.cluster) ? undefined : await awaitShootObjectsGone(run, deps);
 };
 
 export const deleteSeedObjects: Step = async (run, deps) => {

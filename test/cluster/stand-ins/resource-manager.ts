@@ -7,6 +7,8 @@ import type { AnyObject, KubeAPIServer, RawClient } from "../../kit/kube-parts/i
 export interface ResourceManager extends AsyncDisposable {
   /** Why ManagedResources are not healthy, by their name; seen at the next `resync`. */
   readonly unhealthy: Map<string, string>;
+  /** Namespaces of Shoots that sleep, and their own resource manager with them; those that wake up need a `resync`. */
+  readonly asleep: Set<string>;
   /** Looks at all ManagedResources again. */
   resync(): Promise<void>;
   /** Deletes immutable Secrets that nothing refers to, whatever their age; their names. */
@@ -35,6 +37,7 @@ export async function startResourceManager(seed: Cluster, shoot: Cluster): Promi
     ),
   );
   const unhealthy = new Map<string, string>();
+  const asleep = new Set<string>();
   const running = parts.use(
     runResourceManager({
       client,
@@ -42,10 +45,12 @@ export async function startResourceManager(seed: Cluster, shoot: Cluster): Promi
       shoot: targetOf(shoot.admin),
       requestToken: (account) => shoot.admin.requestToken(account),
       unhealthyReason: (name) => unhealthy.get(name),
+      isAsleep: (namespace) => asleep.has(namespace),
     }),
   );
   return {
     unhealthy,
+    asleep,
     async resync() {
       for (const { metadata } of await seed.admin.list(RESOURCES, "ManagedResource"))
         running.look(`${metadata.namespace}/${metadata.name}`);

@@ -41,6 +41,8 @@ export interface ResourceManagerDeps {
   requestToken(account: { readonly namespace: string; readonly name: string }): Promise<string> | string;
   /** Why a ManagedResource is not healthy; undefined: it is. Asked at each look. */
   unhealthyReason(name: string): string | undefined;
+  /** True while the Shoot of a namespace sleeps: its own resource manager is scaled down. Default: never. */
+  isAsleep?(namespace: string): boolean;
 }
 
 export interface RunningResourceManager extends AsyncDisposable {
@@ -77,6 +79,7 @@ export function runResourceManager(deps: ResourceManagerDeps): RunningResourceMa
     const resource = await client.find(MANAGED_RESOURCES, name, { signal });
     if (resource === undefined) return;
     const isSeed = resource.spec.class === "seed";
+    if (!isSeed && deps.isAsleep?.(name.namespace)) return;
     const target = isSeed ? deps.seed : deps.shoot;
     if (resource.metadata.deletionTimestamp !== undefined) {
       if (resource.spec.keepObjects !== true) await removeAll(target, applied.get(key) ?? []);
@@ -105,6 +108,7 @@ export function runResourceManager(deps: ResourceManagerDeps): RunningResourceMa
   }
 
   async function fillToken(name: Named, signal: AbortSignal): Promise<void> {
+    if (deps.isAsleep?.(name.namespace)) return;
     const secret = await client.find(SECRETS, name, { signal });
     const annotations = secret?.metadata.annotations ?? {};
     if (secret === undefined || secret.data?.["token"] !== undefined) return;

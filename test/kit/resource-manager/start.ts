@@ -8,6 +8,8 @@ export interface ResourceManagerOptions {
   readonly shoot?: ApiServer;
   /** Why a ManagedResource is not healthy; undefined: it is. Asked at each look. */
   readonly unhealthyReason?: (name: string) => string | undefined;
+  /** True while the Shoot sleeps, and its own resource manager with it. */
+  readonly isAsleep?: () => boolean;
 }
 
 export interface ResourceManager extends AsyncDisposable {
@@ -43,6 +45,7 @@ export async function startResourceManager(
         return token;
       },
       unhealthyReason: (name) => options.unhealthyReason?.(name),
+      isAsleep: () => options.isAsleep?.() ?? false,
     }),
   );
   return {
