@@ -332,6 +332,31 @@ test("an invalid providerConfig is the user's to mend: reported with its code an
   assert.equal(seed.list("ManagedResource").length, 0);
 });
 
+test("nodes keep what they have while a changed providerConfig is not valid", async () => {
+  seedExtension();
+  await run();
+  const { providerStatus } = extension().status ?? {};
+  const { decodeConfig } = deps;
+  deps = {
+    ...deps,
+    decodeConfig: () => {
+      throw new CodedError({ code: "CONFIG_INVALID", message: "providerConfig.registryPort is reserved" });
+    },
+  };
+  seedExtension("reconcile");
+  assert.equal(await run(), undefined);
+  assert.deepEqual(extension().status?.lastError?.codes, ["ERR_CONFIGURATION_PROBLEM"]);
+  assert.deepEqual(extension().status?.providerStatus, providerStatus);
+  deps = { ...deps, decodeConfig: () => ({ ...decodeConfig(undefined), registryPort: 15500 }) };
+  seedExtension("reconcile");
+  await run();
+  assert.deepEqual(extension().status?.providerStatus, {
+    ...(providerStatus as object),
+    registryPort: 15500,
+  });
+  assert.equal(extension().status?.lastError, undefined);
+});
+
 test("a bug in a step is reported without a code and retried", async () => {
   seedExtension();
   deps = {
