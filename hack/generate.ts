@@ -20,6 +20,7 @@ import { ExtensionValuesSchema } from "./charts/extension-values.ts";
 import { spegelReadme } from "./charts/spegel-readme.ts";
 import { SpegelValuesSchema } from "./charts/spegel-values.ts";
 import { type ValuesSchema, valuesSchemaJSON, valuesTable, valuesYAML } from "./charts/values-files.ts";
+import { spegelConfigPage } from "./spegel-config-page.ts";
 
 /** A file with the text that it shall have. */
 interface Generated {
@@ -116,7 +117,8 @@ function allChartFiles(): Generated[] {
 
 const check = process.argv.includes("--check");
 const settings = Object.entries(COMMANDS).flatMap(([name, schema]) => settingsFiles(name, schema));
-const files = [...settings, ...allChartFiles()];
+const api = { path: "docs/reference/spegel-config.md", text: spegelConfigPage() };
+const files = [...settings, api, ...allChartFiles()];
 const stale: string[] = [];
 for (const file of files) {
   const present = await readFile(file.path, "utf8").catch(() => undefined);
