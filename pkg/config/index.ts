@@ -9,7 +9,8 @@ export { parseEnvironment, parseFlags, type Setting, type Settings } from "./com
 export { createDecoder } from "./decoder.ts";
 export { parseDuration } from "./duration.ts";
 export { ConfigError, type ConfigErrorCode, type ConfigProblem } from "./errors.ts";
-export { loadSettings, type SettingsSchema, type Validate } from "./load-settings.ts";
+export { loadSettings, type SettingsSchema } from "./load-settings.ts";
 export { readDocument } from "./read-document.ts";
 export { choice, flag, integer, list, text } from "./setting.ts";
+export type { Validate } from "./type-validator.ts";
 export { usage } from "./usage.ts";

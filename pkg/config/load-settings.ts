@@ -2,20 +2,7 @@
 import { parseEnvironment, parseFlags, type Settings } from "./command-line.ts";
 import { ConfigError, type ConfigProblem } from "./errors.ts";
 import { readDocument } from "./read-document.ts";
-import { createTypeValidator } from "./type-validator.ts";
-
-/** A validator compiled ahead of time. */
-export interface Validate {
-  (value: unknown): boolean;
-  errors?:
-    | readonly {
-        readonly instancePath: string;
-        readonly keyword: string;
-        readonly message?: string;
-        readonly params: Readonly<Record<string, unknown>>;
-      }[]
-    | null;
-}
+import { createTypeValidator, type Validate } from "./type-validator.ts";
 
 export interface SettingsSchema<T> {
   readonly properties: Settings;

@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Settings } from "./command-line.ts";
-import type { Validate } from "./load-settings.ts";
+
+/** A validator of settings, in the form of those that are compiled ahead of time. */
+export interface Validate {
+  (value: unknown): boolean;
+  errors?:
+    | readonly {
+        readonly instancePath: string;
+        readonly keyword: string;
+        readonly message?: string;
+        readonly params: Readonly<Record<string, unknown>>;
+      }[]
+    | null;
+}
 
 type TypeProblem = NonNullable<Validate["errors"]>[number];
 
