@@ -25,5 +25,6 @@ export type { PeerResponse } from "./peer-response.ts";
 export { readFully } from "./read-fully.ts";
 export { type PeerRequest, type PeerRequestOptions, requestPeer } from "./request-peer.ts";
 export { HEAD_LIMIT_BYTES } from "./response-head.ts";
-export { type SendOptions, sendContent } from "./send-content.ts";
+export { sendContent } from "./send-content.ts";
+export type { SendOptions } from "./send-options.ts";
 export { DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer-watch.ts";

@@ -11,7 +11,8 @@ import { transferBuffers } from "./buffer-pool.ts";
 import type { ByteRange, ByteSource } from "./byte-source.ts";
 import { kernelCalls } from "./kernel-calls.ts";
 import type { TransferOutcome } from "./outcome.ts";
-import { type SendOptions, sendContent } from "./send-content.ts";
+import { sendContent } from "./send-content.ts";
+import type { SendOptions } from "./send-options.ts";
 import {
   connectClient,
   getBytes,

@@ -4,6 +4,7 @@ import { type ByteRange, type ByteSource, checkRange } from "./byte-source.ts";
 import { type Client, claimClient, cutResponse, endResponse, writeBlock } from "./client.ts";
 import { kernelCalls } from "./kernel-calls.ts";
 import type { TransferOutcome } from "./outcome.ts";
+import type { SendOptions } from "./send-options.ts";
 import { bytesLeft, offset, type Sending, sendRing } from "./send-ring.ts";
 import { sendBySendfile } from "./send-sendfile.ts";
 import { SMALL_BYTES, sendSmall } from "./send-small.ts";
@@ -13,16 +14,6 @@ import { createTransferWatch, DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer
 const KIB = 1024;
 /** Content in memory is handed on in pieces, so that a slow client's progress is seen. */
 const MEMORY_BLOCK_BYTES = 256 * KIB;
-
-export interface SendOptions {
-  readonly signal: AbortSignal;
-  /** Longest wait for one read of the file; default none. The response is cut then, the promise settles when the read returned. */
-  readonly stallTimeoutMs?: number;
-  /** Longest time in which a client may take nothing; default 60 s. */
-  readonly clientStallTimeoutMs?: number;
-  /** How a file is sent: by sendfile(2) where possible (default), or always by reading it into a ring of buffers. */
-  readonly method?: "sendfile" | "ring";
-}
 
 /**
  * Sends a part of a local content as the body of `response`. The head, with its Content-Length, was given by

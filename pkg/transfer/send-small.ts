@@ -5,7 +5,7 @@ import { cutResponse, isClientThere, responseClient } from "./client.ts";
 import { kernelCalls } from "./kernel-calls.ts";
 import type { TransferOutcome } from "./outcome.ts";
 import { readRange } from "./read-fully.ts";
-import type { SendOptions } from "./send-content.ts";
+import type { SendOptions } from "./send-options.ts";
 import { createTransferWatch, DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer-watch.ts";
 
 const KIB = 1024;
