@@ -357,6 +357,17 @@ test("nodes keep what they have while a changed providerConfig is not valid", as
   assert.equal(extension().status?.lastError, undefined);
 });
 
+test("fields that another version has left in the status go", async () => {
+  seedExtension();
+  await run();
+  const wanted = extension().status?.providerStatus as object;
+  for (const left of [{ ...wanted, later: { a: 1 } }, { later: "x" }, "text", ["list"]]) {
+    seedExtension("reconcile", { status: { ...extension().status, providerStatus: left } });
+    await run();
+    assert.deepEqual(extension().status?.providerStatus, wanted, JSON.stringify(left));
+  }
+});
+
 test("a bug in a step is reported without a code and retried", async () => {
   seedExtension();
   deps = {

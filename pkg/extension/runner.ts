@@ -124,8 +124,12 @@ async function reportProviderStatus(
   providerStatus: object | null,
   write: (patch: StatusPatch) => Promise<unknown>,
 ): Promise<void> {
-  if (isDeepStrictEqual(extension.status?.providerStatus ?? null, providerStatus)) return;
-  await write({ status: { providerStatus } });
+  const present = extension.status?.providerStatus ?? null;
+  if (isDeepStrictEqual(present, providerStatus)) return;
+  // A merge patch keeps what it does not name, such as the fields of another version.
+  const outdated = providerStatus === null ? [] : Object.keys(Object(present));
+  const removed = Object.fromEntries(outdated.map((field) => [field, null]));
+  await write({ status: { providerStatus: providerStatus && { ...removed, ...providerStatus } } });
 }
 
 /** What comes after success: the object is let go, or its annotation says that the request was fulfilled. */

@@ -525,6 +525,7 @@ function scenarios(customResources: CustomResources): void {
       [{ providerStatus: { bootstrapURL: null } }, /must have required property 'bootstrapURL'/],
       [{ providerStatus: { clientSecretName: null } }, /must have required property 'clientSecretName'/],
       [{ providerStatus: { registryPort: 5001 } }, /two of its ports are equal/],
+      [{ providerStatus: { fieldOfALaterVersion: 1 } }, /fieldOfALaterVersion/],
     ];
     const name = { namespace, name: EXTENSION_TYPE };
     const write = (status: object): Promise<Extension> =>
