@@ -33,7 +33,11 @@ await using installation = await installExtension(landscape);
 await using replica = await installation.spawn();
 const { gardenlet, seed, shoot } = landscape;
 const namespaces: string[] = [];
-await inParallel(shootCount, async () => void namespaces.push(await gardenlet.addShoot()));
+await inParallel(
+  "namespaces of Shoots",
+  shootCount,
+  async () => void namespaces.push(await gardenlet.addShoot()),
+);
 
 const rows: string[][] = [
   ["", "time", "per Shoot", "reads/Shoot", "writes/Shoot", "CPU/Shoot", "peak RSS", "RSS", "anonymous"],
@@ -43,11 +47,22 @@ await measure("again", (namespace) => gardenlet.deploy(namespace));
 print(`${shootCount} Shoots`, rows);
 await measureBootstrapper();
 
-/** Runs `action` so often, as many at a time as gardenlet does. */
-async function inParallel(count: number, action: (index: number) => Promise<void>): Promise<void> {
+/** Runs `action` so often, as many at a time as gardenlet does; says every tenth how far it is. */
+async function inParallel(
+  what: string,
+  count: number,
+  action: (index: number) => Promise<void>,
+): Promise<void> {
+  const startedMs = performance.now();
   let next = 0;
+  let done = 0;
   const worker = async (): Promise<void> => {
-    for (let index = next++; index < count; index = next++) await action(index);
+    for (let index = next++; index < count; index = next++) {
+      await action(index);
+      done++;
+      if (done % Math.ceil(count / 10) !== 0 && done !== count) continue;
+      console.log(`${what}: ${done} of ${count} in ${((performance.now() - startedMs) / 1000).toFixed(0)} s`);
+    }
   };
   await Promise.all(Array.from({ length: GARDENLET_WORKERS }, worker));
 }
@@ -65,13 +80,12 @@ async function measure(name: string, ask: (namespace: string) => Promise<void>):
   resetPeak(pid);
   const cpu = cpuSecondsOf(pid);
   const startedMs = performance.now();
-  await inParallel(shootCount, async (index) => {
+  await inParallel(name, shootCount, async (index) => {
     const namespace = namespaces[index] as string;
     await ask(namespace);
     await gardenlet.awaitReady(namespace);
   });
   const seconds = (performance.now() - startedMs) / 1000;
-  console.log(`${name}: ${seconds.toFixed(1)} s`); // the rest may take a while
   rows.push([
     name,
     `${seconds.toFixed(1)} s`,
@@ -99,7 +113,7 @@ async function measureBootstrapper(): Promise<void> {
   const beforeWatch = cpuSecondsOf(pid);
   const nodes = await shoot.admin.list("v1", "Node");
   const heartbeats = nodes.slice(0, 2000);
-  await inParallel(heartbeats.length, async (index) => {
+  await inParallel("heartbeats", heartbeats.length, async (index) => {
     const lastHeartbeatTime = new Date().toISOString().replace(/\.\d+Z/, "Z");
     const condition = {
       type: "Ready",
