@@ -17,6 +17,8 @@ export interface SimulationOptions {
   readonly keysPerNode: number;
   /** Look-ups of the whole swarm in a second, each by a node and for a key taken at random. */
   readonly lookupsPerSecond: number;
+  /** Between the join and the first phase: the last looks around end in it. Default 0. */
+  readonly settleSeconds?: number;
   /** Minutes without and with churn. */
   readonly calmMinutes: number;
   readonly churnMinutes: number;
@@ -41,6 +43,12 @@ export interface PhaseReport {
 }
 
 export interface SimulationReport {
+  /** What a node sent from the first start to the end of the settling, and the connections that it opened. */
+  readonly join: {
+    readonly messagesPerNode: Readonly<Record<MessageKind, number>>;
+    readonly bytesPerNode: number;
+    readonly connectionsPerNode: number;
+  };
   readonly phases: readonly PhaseReport[];
   /** Seconds until all nodes were in one swarm, and until it was one again after the partition. */
   readonly joinSeconds: number;
@@ -91,6 +99,14 @@ export async function runSimulation(options: SimulationOptions): Promise<Simulat
   }
   const joinSeconds = await world.untilOne(() => true, 300);
   log(`${options.nodes} nodes are one swarm after ${joinSeconds} s`);
+  await clock.advance((options.settleSeconds ?? 0) * 1_000);
+  const perNode = (count: number): number => Math.round(count / options.nodes);
+  const join = {
+    messagesPerNode: eachKind((kind) => perNode(network.traffic.messages[kind])),
+    bytesPerNode: perNode(network.traffic.bytes),
+    connectionsPerNode: perNode(network.traffic.connections),
+  };
+  log(JSON.stringify(join));
   const phases: PhaseReport[] = [];
   phases.push(await world.runPhase("calm", options.calmMinutes * 60));
   log(JSON.stringify(phases.at(-1)));
@@ -112,7 +128,15 @@ export async function runSimulation(options: SimulationOptions): Promise<Simulat
   phases.push(await world.runPhase("after the loss of a zone", 20));
   log(JSON.stringify(phases.at(-1)));
   await world.close();
-  return { phases, joinSeconds, healSeconds, zoneSeconds, recordsPerNode: records, events: clock.fired };
+  return {
+    join,
+    phases,
+    joinSeconds,
+    healSeconds,
+    zoneSeconds,
+    recordsPerNode: records,
+    events: clock.fired,
+  };
 }
 
 function createWorld(
@@ -278,12 +302,9 @@ function createWorld(
         failures: tally.failures,
         hops: { mean: mean(tally.hops), max: Math.max(0, ...tally.hops) },
         roundTrips: { p50: percentile(tally.roundTrips, 0.5), p99: percentile(tally.roundTrips, 0.99) },
-        messagesPerNodeAndHour: Object.fromEntries(
-          MESSAGE_KINDS.map((kind) => [
-            kind,
-            perNodeAndHour(network.traffic.messages[kind] - before.messages[kind]),
-          ]),
-        ) as Record<MessageKind, number>,
+        messagesPerNodeAndHour: eachKind((kind) =>
+          perNodeAndHour(network.traffic.messages[kind] - before.messages[kind]),
+        ),
         bytesPerNodeAndHour: perNodeAndHour(network.traffic.bytes - before.bytes),
       };
     },
@@ -325,6 +346,10 @@ function createWorld(
       await Promise.all([...all, ...leaving]);
     },
   };
+}
+
+function eachKind(count: (kind: MessageKind) => number): Record<MessageKind, number> {
+  return Object.fromEntries(MESSAGE_KINDS.map((kind) => [kind, count(kind)])) as Record<MessageKind, number>;
 }
 
 function mean(values: readonly number[]): number {

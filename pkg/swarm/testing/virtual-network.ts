@@ -25,8 +25,11 @@ export interface VirtualNetwork {
   readonly traffic: Traffic;
 }
 
-/** What a message is about: look-ups, records and their renewal, who else there is, who is alive, the begin of a stream. */
-export const MESSAGE_KINDS = ["look-ups", "records", "nodes", "pings", "streams"] as const;
+/**
+ * What a message is about: look-ups, records and their renewal, who else there is, whether a node belongs into the table,
+ * whether a silent connection is alive, the begin of a stream.
+ */
+export const MESSAGE_KINDS = ["look-ups", "records", "nodes", "checks", "signs of life", "streams"] as const;
 export type MessageKind = (typeof MESSAGE_KINDS)[number];
 
 export interface Traffic {
@@ -45,6 +48,9 @@ export interface VirtualNetworkOptions {
 const OVERHEAD_BYTES = 82;
 /** TCP, Noise XX, early muxer negotiation, identify both ways; measured on loopback. */
 const CONNECTION_BYTES = 3_200;
+/** The name of the protocol, negotiated with the first message. */
+const STREAM_BYTES = 30;
+const PING_BYTES = 32;
 const CONNECTION_ROUND_TRIPS = 3;
 const DIAL_TIMEOUT_MS = 2_000;
 const MAX_CONNECTIONS = 500;
@@ -64,8 +70,9 @@ interface Link {
   readonly a: VirtualHost;
   readonly b: VirtualHost;
   readonly streams: Set<VirtualStream>;
-  /** When anything arrived over it last, on either side. */
-  heardAtMs: number;
+  /** Whether something arrived on this side since it looked last. */
+  isHeardByA: boolean;
+  isHeardByB: boolean;
 }
 
 interface VirtualHost {
@@ -83,7 +90,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
   const byAddress = new Map<string, VirtualHost>();
   const byId = new Map<string, VirtualHost>();
   const traffic: Traffic = {
-    messages: { "look-ups": 0, records: 0, nodes: 0, pings: 0, streams: 0 },
+    messages: { "look-ups": 0, records: 0, nodes: 0, checks: 0, "signs of life": 0, streams: 0 },
     bytes: 0,
     connections: 0,
   };
@@ -100,7 +107,8 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     clock.after(oneWayMs, () => {
       if (!canReach(from, to)) return;
       const open = from.links.get(to);
-      if (open !== undefined) open.heardAtMs = clock.now();
+      if (open?.a === to) open.isHeardByA = true;
+      else if (open !== undefined) open.isHeardByB = true;
       arrive();
     });
   }
@@ -120,7 +128,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     const meanwhile = from.links.get(to);
     if (meanwhile !== undefined) return meanwhile;
     if (!canReach(from, to)) throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: "dial broke" });
-    const made: Link = { a: from, b: to, streams: new Set(), heardAtMs: clock.now() };
+    const made: Link = { a: from, b: to, streams: new Set(), isHeardByA: true, isHeardByB: true };
     from.links.set(to, made);
     to.links.set(from, made);
     traffic.connections++;
@@ -148,24 +156,30 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     transmit(by, other, () => unlink(ended, other));
   }
 
-  /** True when the answer came in time. */
+  /** libp2p's ping, over a stream of its own. True when the answer came in time. */
   async function ping(from: VirtualHost, to: VirtualHost | undefined, timeoutMs: number): Promise<boolean> {
     const result = Promise.withResolvers<boolean>();
     const timer = setTimeout(result.resolve, timeoutMs, false);
     link(from, to).then(
       (connection) => {
-        const other = connection.a === from ? connection.b : connection.a;
-        count("pings", 32);
-        transmit(from, other, () => {
-          count("pings", 32);
-          transmit(other, from, () => result.resolve(true));
-        });
+        count("streams", STREAM_BYTES);
+        echo(connection, from, "checks", PING_BYTES, () => result.resolve(true));
       },
       () => result.resolve(false),
     );
     const isAnswered = await result.promise;
     clearTimeout(timer);
     return isAnswered;
+  }
+
+  /** A message to the other side, and the same back. */
+  function echo(over: Link, from: VirtualHost, kind: MessageKind, bytes: number, heard: () => void): void {
+    const other = over.a === from ? over.b : over.a;
+    count(kind, bytes);
+    transmit(from, other, () => {
+      count(kind, bytes);
+      transmit(other, from, heard);
+    });
   }
 
   function count(kind: MessageKind, bytes: number): void {
@@ -183,7 +197,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     const far = new VirtualStream(other, connection);
     near.connect(far, { transmit, count });
     far.connect(near, { transmit, count });
-    count("streams", 30);
+    count("streams", STREAM_BYTES);
     transmit(from, other, () =>
       other.options.serve(
         far as unknown as Stream,
@@ -245,17 +259,21 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     timers.push(
       setInterval(
         () => {
-          for (const each of [...host.links.values()]) void watch(each);
+          for (const each of host.links.values()) watch(each);
         },
         LIVENESS_INTERVAL_MS * (0.8 + 0.4 * Math.random()),
       ),
     );
 
     /** As `watchLiveness`: a connection that stays silent is ended. */
-    async function watch(each: Link): Promise<void> {
-      const other = each.a === host ? each.b : each.a;
-      if (host.links.get(other) !== each || clock.now() - each.heardAtMs < LIVENESS_INTERVAL_MS) return;
-      if (!(await ping(host, other, LIVENESS_TIMEOUT_MS))) unlink(each, host);
+    function watch(each: Link): void {
+      const isA = each.a === host;
+      const isHeard = isA ? each.isHeardByA : each.isHeardByB;
+      if (isA) each.isHeardByA = false;
+      else each.isHeardByB = false;
+      if (isHeard) return;
+      const timer = setTimeout(() => unlink(each, host), LIVENESS_TIMEOUT_MS);
+      echo(each, host, "signs of life", 0, () => clearTimeout(timer));
     }
 
     byAddress.set(`${endpoint.ip}:${endpoint.port}`, host);
