@@ -7,7 +7,14 @@ import { NAMESPACES } from "#kube";
 import { type Landscape, startLandscape } from "./landscape.ts";
 import { type Installation, installExtension } from "./run-extension.ts";
 import { OSCS } from "./stand-ins/gardenlet.ts";
-import { CACHE_HOST, CACHE_LABEL, CACHED_UPSTREAM, startRegistryCache } from "./stand-ins/registry-cache.ts";
+import {
+  CACHE_HOST,
+  CACHE_LABEL,
+  CACHED_UPSTREAM,
+  MIRROR_HOST,
+  MIRRORED_UPSTREAM,
+  startRegistryCache,
+} from "./stand-ins/registry-cache.ts";
 
 const LOCAL = "http://localhost:5000";
 
@@ -64,13 +71,24 @@ describe("beside the webhook of registry-cache, ours", { timeout: 200_000 }, () 
         `${configurationName.split("-").at(-1)}-${reinvocationPolicy.toLowerCase()}`,
       );
       assert.deepEqual(validateOSC(osc), []);
-      assert.deepEqual(hostsOf(osc), { _default: [LOCAL], [CACHED_UPSTREAM]: [LOCAL, CACHE_HOST] });
-      const entry = osc.spec.criConfig?.containerd?.registries?.find(
-        ({ upstream }) => upstream === CACHED_UPSTREAM,
-      );
-      assert.equal(entry?.server, "https://ghcr.io");
-      assert.equal(entry?.readinessProbe, true);
-      assert.deepEqual(entry?.hosts?.[1]?.caCerts, ["/etc/containerd/certs.d/ca-bundle.pem"]);
+      assert.deepEqual(hostsOf(osc), {
+        _default: [LOCAL],
+        [CACHED_UPSTREAM]: [LOCAL, CACHE_HOST],
+        [MIRRORED_UPSTREAM]: [LOCAL, MIRROR_HOST],
+      });
+      const entryOf = (name: string) =>
+        osc.spec.criConfig?.containerd?.registries?.find(({ upstream }) => upstream === name);
+      const cached = entryOf(CACHED_UPSTREAM);
+      assert.equal(cached?.server, "https://ghcr.io");
+      assert.equal(cached?.readinessProbe, true);
+      assert.deepEqual(cached?.hosts?.[1]?.caCerts, ["/etc/containerd/certs.d/ca-bundle.pem"]);
+      const mirrored = entryOf(MIRRORED_UPSTREAM);
+      assert.equal(mirrored?.server, "https://registry-1.docker.io");
+      assert.equal(mirrored?.readinessProbe, undefined);
+      assert.deepEqual(mirrored?.hosts, [
+        { url: LOCAL, capabilities: ["pull"] },
+        { url: MIRROR_HOST, capabilities: ["pull"], overridePath: true },
+      ]);
       const touched = await landscape.gardenlet.client.mergePatch(
         OSCS,
         osc.metadata,
@@ -92,7 +110,11 @@ describe("beside the webhook of registry-cache, ours", { timeout: 200_000 }, () 
     const osc = await writeOnceCached("last-word");
     assert.deepEqual(validateOSC(osc), []);
     // Each is called twice and the other one last: pulls of this upstream work, without the mirror.
-    assert.deepEqual(hostsOf(osc), { _default: [LOCAL], [CACHED_UPSTREAM]: [CACHE_HOST] });
+    assert.deepEqual(hostsOf(osc), {
+      _default: [LOCAL],
+      [CACHED_UPSTREAM]: [CACHE_HOST],
+      [MIRRORED_UPSTREAM]: [MIRROR_HOST],
+    });
     assert.deepEqual((await landscape.gardenlet.writeOSC(namespace, { pool: "last-word" })).spec, osc.spec);
   });
 
@@ -106,7 +128,10 @@ describe("beside the webhook of registry-cache, ours", { timeout: 200_000 }, () 
     await landscape.gardenlet.disable(namespace);
     try {
       const osc = await landscape.gardenlet.writeOSC(namespace, { pool: "going" });
-      assert.deepEqual(hostsOf(osc), { [CACHED_UPSTREAM]: [CACHE_HOST] });
+      assert.deepEqual(hostsOf(osc), {
+        [CACHED_UPSTREAM]: [CACHE_HOST],
+        [MIRRORED_UPSTREAM]: [MIRROR_HOST],
+      });
     } finally {
       await landscape.gardenlet.enable(namespace);
       await landscape.gardenlet.awaitReady(namespace);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * A stand-in for the webhook of the registry-cache extension. It replaces the whole entry of its upstream or
- * appends it, and neither reads nor keeps the hosts of others.
+ * A stand-in for the webhooks of the registry-cache extension, for a cache and for a mirror that a Shoot names. It
+ * replaces the whole entries of its upstreams or appends them, and neither reads nor keeps the hosts of others.
  */
 import type { OperatingSystemConfig, RegistryConfig } from "#api/gardener";
 import { type AdmissionVerdict, answerReview, createCertificateSource, createHTTPServer } from "#http";
@@ -13,18 +13,28 @@ export const CACHED_UPSTREAM = "ghcr.io";
 export const CACHE_HOST = "https://10.4.246.205:5000";
 export const CACHE_LABEL = "extensions.gardener.cloud/registry-cache";
 
-const ENTRY: RegistryConfig = {
-  upstream: CACHED_UPSTREAM,
-  server: `https://${CACHED_UPSTREAM}`,
-  hosts: [
-    {
-      url: CACHE_HOST,
-      capabilities: ["pull", "resolve"],
-      caCerts: ["/etc/containerd/certs.d/ca-bundle.pem"],
-    },
-  ],
-  readinessProbe: true,
-};
+export const MIRRORED_UPSTREAM = "docker.io";
+export const MIRROR_HOST = "https://mirror.example.org/v2/docker";
+
+const ENTRIES: readonly RegistryConfig[] = [
+  {
+    upstream: CACHED_UPSTREAM,
+    server: `https://${CACHED_UPSTREAM}`,
+    hosts: [
+      {
+        url: CACHE_HOST,
+        capabilities: ["pull", "resolve"],
+        caCerts: ["/etc/containerd/certs.d/ca-bundle.pem"],
+      },
+    ],
+    readinessProbe: true,
+  },
+  {
+    upstream: MIRRORED_UPSTREAM,
+    server: "https://registry-1.docker.io",
+    hosts: [{ url: MIRROR_HOST, capabilities: ["pull"], overridePath: true }],
+  },
+];
 const PATH = "/webhooks/registry-cache";
 const HOUR_MS = 3_600_000;
 
@@ -102,8 +112,9 @@ function judge(object: unknown): AdmissionVerdict {
   const { spec } = object as OperatingSystemConfig;
   const containerd = spec.criConfig?.containerd;
   if (spec.purpose !== "reconcile" || !containerd) return { allowed: true };
-  const registries = containerd.registries ?? [];
-  const index = registries.findIndex(({ upstream }) => upstream === CACHED_UPSTREAM);
-  const value = index < 0 ? [...registries, ENTRY] : registries.with(index, ENTRY);
+  const value = ENTRIES.reduce((registries, entry) => {
+    const index = registries.findIndex(({ upstream }) => upstream === entry.upstream);
+    return index < 0 ? [...registries, entry] : registries.with(index, entry);
+  }, containerd.registries ?? []);
   return { allowed: true, patch: [{ op: "add", path: "/spec/criConfig/containerd/registries", value }] };
 }
