@@ -18,10 +18,11 @@ import { joinWrites, sparseWindowUpdates } from "./lean-connection.ts";
 import { type LivenessOptions, watchLiveness } from "./liveness.ts";
 import { tls } from "./tls/index.ts";
 
-const ENCRYPTERS = { noise: noise(), tls: tls() } as const;
-export type Security = keyof typeof ENCRYPTERS;
-/** They cost the same; nodes of this project before they had TLS understand the first proposal, Go peers both. */
+export type Security = "noise" | "tls";
+/** Noise needs less memory when much is sent at a time; see docs/adr/0009. */
 const SECURITY: readonly Security[] = ["noise", "tls"];
+/** A peer that offers both, as Go does, goes on with Noise when there are so many. */
+const MAX_TLS_CONNECTIONS = 64;
 
 /** Spegel's DHT: the prefix `/spegel` and the protocol of libp2p's Kademlia. */
 const KAD_PROTOCOL = "/spegel/kad/1.0.0";
@@ -72,6 +73,8 @@ export interface HostOptions {
   readonly maxConnections?: number;
   /** What is offered, in the order in which it is proposed when dialling. Default Noise, then TLS. */
   readonly security?: readonly Security[];
+  /** Default 64; with so many TLS is not offered any more. */
+  readonly maxTlsConnections?: number;
   /** Default 30 s and 15 s. */
   readonly liveness?: LivenessOptions;
 }
@@ -101,6 +104,10 @@ export async function openHost(options: HostOptions): Promise<Host> {
   const self = contactOf(peerIdFromPrivateKey(options.privateKey));
   const table = new Map<string, Contact>();
 
+  const encrypters = {
+    noise: noise(),
+    tls: tls({ maxConnections: options.maxTlsConnections ?? MAX_TLS_CONNECTIONS }),
+  };
   const node = await createLibp2p({
     privateKey: options.privateKey,
     start: false,
@@ -110,7 +117,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
       announceFilter: (listening) => announce(policy, listening),
     },
     transports: [tcp({ maxConnections: MAX_CONNECTIONS * 2 })],
-    connectionEncrypters: (options.security ?? SECURITY).map((each) => joinWrites(ENCRYPTERS[each])),
+    connectionEncrypters: (options.security ?? SECURITY).map((each) => joinWrites(encrypters[each])),
     streamMuxers: [
       watchLiveness(
         sparseWindowUpdates(

@@ -17,10 +17,10 @@ import { createOwnCertificate, type OwnCertificate } from "./own-certificate.ts"
 /** A libp2p node on loopback; without `security` it offers what nodes offer. */
 export async function openHostWith(
   options: { readonly ip?: string; readonly signal: AbortSignal } & Partial<
-    Pick<HostOptions, "security" | "serve">
+    Pick<HostOptions, "maxTlsConnections" | "security" | "serve">
   >,
 ): Promise<Host> {
-  const { ip = "127.0.0.1", serve = () => {}, security, signal } = options;
+  const { ip = "127.0.0.1", serve = () => {}, security, maxTlsConnections, signal } = options;
   const listen = parseRouterAddress(`${ip}:0`);
   return openHost({
     privateKey: await openIdentity({ logger: silentLogger }, { dataDirectory: undefined, signal }),
@@ -29,6 +29,7 @@ export async function openHostWith(
     serve,
     events: { joined: () => {}, left: () => {}, connected: () => {}, disconnected: () => {} },
     ...(security === undefined ? {} : { security }),
+    ...(maxTlsConnections === undefined ? {} : { maxTlsConnections }),
   });
 }
 

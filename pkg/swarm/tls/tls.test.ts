@@ -6,6 +6,7 @@ import { type AddressInfo, createServer, type Socket } from "node:net";
 import { describe, it } from "node:test";
 import { type ConnectionOptions, connect, TLSSocket } from "node:tls";
 import type { Connection, Stream } from "@libp2p/interface";
+import { eventually } from "#routing/testing";
 import { contactOf } from "../contact.ts";
 import type { Host, Security } from "../host.ts";
 import { identifyPeer } from "./peer-certificate.ts";
@@ -23,11 +24,15 @@ const signal = AbortSignal.timeout(180_000);
 
 /** A host that answers each message on a stream with the same bytes. */
 async function openEcho(
-  options: { readonly security?: readonly Security[]; readonly seen?: Connection[] } = {},
+  options: {
+    readonly security?: readonly Security[];
+    readonly maxTlsConnections?: number;
+    readonly seen?: Connection[];
+  } = {},
 ): Promise<Host> {
   return openHostWith({
+    ...options,
     signal,
-    ...(options.security === undefined ? {} : { security: options.security }),
     serve: (stream, connection) => {
       options.seen?.push(connection);
       stream.addEventListener("message", ({ data }) => {
@@ -147,6 +152,31 @@ describe("a connection over TLS", () => {
     await using noiseOnly = await openEcho({ security: ["noise"] });
     await using tlsOnly = await openEcho({ security: ["tls"] });
     await assert.rejects(noiseOnly.connect([addressOf(tlsOnly)], { signal }), /could not negotiate/);
+  });
+
+  it("is not offered while there are as many as may be: who has Noise goes on with that, who has not comes later", async () => {
+    const seen: Connection[] = [];
+    await using host = await openEcho({ maxTlsConnections: 1, seen });
+    await using later = await openEcho({ security: ["tls"] });
+    {
+      await using first = await openEcho({ security: ["tls"] });
+      await using both = await openEcho({ security: ["tls", "noise"] });
+      for (const each of [first, both]) {
+        await each.connect([addressOf(host)], { signal });
+        await echo(await each.openStream(host.self, { signal }), Buffer.from("x"));
+      }
+      await assert.rejects(later.connect([addressOf(host)], { signal }), /could not negotiate/);
+    }
+    const isReached = (): Promise<boolean> =>
+      later.connect([addressOf(host)], { signal }).then(
+        () => true,
+        () => false,
+      );
+    await eventually(isReached, Boolean);
+    assert.deepEqual(
+      seen.map(({ encryption }) => encryption),
+      ["/tls/1.0.0", "/noise"],
+    );
   });
 
   it("tells who is there to a node that did not know, and refuses one that is not who was dialled", async () => {

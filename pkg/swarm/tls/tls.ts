@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { constants } from "node:crypto";
-import { createSecureContext, type SecureContext } from "node:tls";
+import { createSecureContext, type SecureContext, type TLSSocket } from "node:tls";
 import type {
   ConnectionEncrypter,
   MessageStream,
@@ -21,13 +21,26 @@ const LATER_MUXER = "libp2p";
 
 export interface TlsComponents {
   readonly privateKey: PrivateKey;
-  readonly upgrader: Pick<Upgrader, "getStreamMuxers">;
+  readonly upgrader: Pick<Upgrader, "getStreamMuxers" | "getConnectionEncrypters">;
+}
+
+export interface TlsOptions {
+  /** While so many are open TLS is not offered: whoever has another protocol too goes on with that. */
+  readonly maxConnections: number;
 }
 
 /** libp2p's TLS 1.3 handshake. The certificate is made with the first connection that needs it, and kept. */
-export function tls(): (components: TlsComponents) => ConnectionEncrypter {
+export function tls({ maxConnections }: TlsOptions): (components: TlsComponents) => ConnectionEncrypter {
   return (components) => {
     let context: Promise<SecureContext> | undefined;
+    let connections = 0;
+    function count(socket: TLSSocket): void {
+      const offered = components.upgrader.getConnectionEncrypters();
+      if (++connections >= maxConnections) offered.delete(PROTOCOL);
+      socket.once("close", () => {
+        if (--connections < maxConnections) offered.set(PROTOCOL, encrypter);
+      });
+    }
     const secure = async (
       stream: MessageStream,
       side: "server" | "client",
@@ -51,6 +64,8 @@ export function tls(): (components: TlsComponents) => ConnectionEncrypter {
         if (socket.isSessionReused()) throw refused("an earlier session was taken up");
         const certificate = socket.getPeerX509Certificate();
         const remotePeer = await identifyPeer(certificate, { expected, nowMs: Date.now() });
+        if (socket.destroyed) throw refused("the peer closed the connection");
+        count(socket);
         resumeOver(stream, socket);
         return { connection: stream, remotePeer, ...(streamMuxer && { streamMuxer }) };
       } catch (err) {
@@ -58,11 +73,12 @@ export function tls(): (components: TlsComponents) => ConnectionEncrypter {
         throw err;
       }
     };
-    return {
+    const encrypter: ConnectionEncrypter = {
       protocol: PROTOCOL,
       secureInbound: (stream, options) => secure(stream, "server", options),
       secureOutbound: (stream, options) => secure(stream, "client", options),
     };
+    return encrypter;
   };
 }
 
