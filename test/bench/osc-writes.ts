@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What the webhook adds to the writes of node configurations: a real API server, the extension as built, writers as
+ * gardenlet is one; the same writes in a namespace that the webhook is not asked about.
+ *
+ *   node test/bench/osc-writes.ts [--seconds=5] [--sizes=20,100] [--writers=1,5,50]
+ *
+ * `review` is the mean time of the webhook as the API server measured it: with its own encoding of the request and its
+ * own use of the patch. All parts share the processors of one machine, so that many writers wait for the API server.
+ */
+import { readFileSync } from "node:fs";
+import { cpus, loadavg } from "node:os";
+import { parseArgs } from "node:util";
+import type { OperatingSystemConfig } from "#api/gardener";
+import { startLandscape } from "../cluster/landscape.ts";
+import { installExtension } from "../cluster/run-extension.ts";
+import { oscOf } from "./webhook-load.ts";
+import { example } from "./webhook-subjects.ts";
+
+process.env["PROGRAMS"] = "built";
+const { values } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "5" },
+    sizes: { type: "string", default: "20,100" },
+    writers: { type: "string", default: "1,5,50" },
+  },
+});
+const durationMs = Number(values.seconds) * 1000;
+const TICKS_PER_SECOND = 100;
+const METRIC = /^apiserver_admission_webhook_admission_duration_seconds_(sum|count)\{([^}]*)\} (\S+)$/gm;
+
+await using landscape = await startLandscape({ lifetimeMs: 1_800_000 });
+await using installation = await installExtension(landscape);
+await using replica = await installation.spawn();
+const { gardenlet, seed } = landscape;
+const namespaces = { without: await gardenlet.addShoot(), with: await gardenlet.addShoot() };
+await gardenlet.enable(namespaces.with);
+await gardenlet.awaitReady(namespaces.with);
+const original = (await example("osc-reconcile")) as unknown as OperatingSystemConfig;
+
+const rows = [
+  ["OSC", "writers", "webhook", "per second", "p50", "p99", "review", "processor: API server", "webhook"],
+];
+for (const size of values.sizes.split(",").map(Number)) {
+  const osc = withoutRegistries(oscOf(original, size * 1024));
+  for (const writers of values.writers.split(",").map(Number)) {
+    for (const [webhook, namespace] of Object.entries(namespaces)) {
+      const objects = Array.from({ length: writers }, (_, index) => {
+        const name = `pool-${size}-${writers}-${index}`;
+        return { ...osc, metadata: { ...osc.metadata, name, namespace } };
+      });
+      for (const object of objects) await send("POST", pathOf(object), asWritten(object));
+      await write(objects, 1000); // until the engine has compiled it
+      const before = await observe();
+      const times = await write(objects, durationMs);
+      const after = await observe();
+      const each = (key: keyof typeof before): string =>
+        `${((after[key] - before[key]) / times.length).toFixed(1)} ms`;
+      const at = (share: number): string => `${(times[Math.floor(times.length * share)] ?? 0).toFixed(1)} ms`;
+      const reviews = after.reviews - before.reviews;
+      const review = reviews === 0 ? "" : `${((after.reviewMs - before.reviewMs) / reviews).toFixed(1)} ms`;
+      const perSecond = ((times.length * 1000) / durationMs).toFixed(0);
+      rows.push([
+        `${size} KiB`,
+        `${writers}`,
+        webhook,
+        perSecond,
+        at(0.5),
+        at(0.99),
+        review,
+        each("serverMs"),
+        each("webhookMs"),
+      ]);
+      console.log(`${size} KiB, ${writers} writers, ${webhook} webhook: ${times.length} writes`);
+    }
+  }
+}
+const load = loadavg().map((value) => value.toFixed(1));
+console.log(`${cpus().length} processors, load average ${load.join(" ")}; processor time for each write`);
+const widths = (rows[0] as string[]).map((_, column) =>
+  Math.max(...rows.map((row) => row[column]?.length ?? 0)),
+);
+for (const row of rows) console.log(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  "));
+
+/**
+ * Each writer writes its object again and again, as gardenlet does: without what webhooks add. The milliseconds of each
+ * write, in ascending order.
+ */
+async function write(objects: readonly OperatingSystemConfig[], ms: number): Promise<number[]> {
+  const untilMs = performance.now() + ms;
+  const times: number[] = [];
+  await Promise.all(
+    objects.map(async (object) => {
+      while (performance.now() < untilMs) {
+        const { metadata, spec } = asWritten(object);
+        const patch = { metadata: { annotations: metadata.annotations }, spec };
+        const startedMs = performance.now();
+        await send("PATCH", `${pathOf(object)}/${object.metadata.name}`, patch);
+        times.push(performance.now() - startedMs);
+      }
+    }),
+  );
+  return times.sort((a, b) => a - b);
+}
+
+async function send(method: "POST" | "PATCH", target: string, body: object): Promise<void> {
+  const contentType = method === "PATCH" ? "application/merge-patch+json" : "application/json";
+  const answer = await seed.admin.call(method, target, { body, contentType });
+  if (answer.status > 201) throw new Error(`${method} ${target}: ${JSON.stringify(answer.body)}`);
+}
+
+function pathOf({ metadata }: OperatingSystemConfig): string {
+  return `/apis/extensions.gardener.cloud/v1alpha1/namespaces/${metadata.namespace}/operatingsystemconfigs`;
+}
+
+function asWritten(object: OperatingSystemConfig): OperatingSystemConfig {
+  const timestamp = new Date().toISOString();
+  const annotations = { "gardener.cloud/operation": "reconcile", "gardener.cloud/timestamp": timestamp };
+  return { ...object, metadata: { ...object.metadata, annotations } };
+}
+
+function withoutRegistries(osc: OperatingSystemConfig): OperatingSystemConfig {
+  const { criConfig } = osc.spec;
+  if (!criConfig?.containerd) return osc;
+  const containerd = { sandboxImage: criConfig.containerd.sandboxImage };
+  return { ...osc, spec: { ...osc.spec, criConfig: { ...criConfig, containerd } } };
+}
+
+async function observe(): Promise<{
+  reviews: number;
+  reviewMs: number;
+  serverMs: number;
+  webhookMs: number;
+}> {
+  const { body } = await seed.admin.call("GET", "/metrics");
+  const own = [...String(body).matchAll(METRIC)].filter(([, , labels]) =>
+    labels?.includes("registry-spegel"),
+  );
+  const total = (kind: string): number =>
+    own.filter(([, which]) => which === kind).reduce((sum, [, , , value]) => sum + Number(value), 0);
+  return {
+    reviews: total("count"),
+    reviewMs: total("sum") * 1000,
+    serverMs: cpuMs(seed.server.pid),
+    webhookMs: cpuMs(replica.process.pid),
+  };
+}
+
+function cpuMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  return ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS_PER_SECOND;
+}
