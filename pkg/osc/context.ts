@@ -97,7 +97,8 @@ function isPresent(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
-const decodeStatus = createDecoder<SpegelStatus>(SpegelStatusSchema);
+/** While replicas are replaced, the leader may be of a newer version than the webhook that reads what it reports. */
+const decodeStatus = createDecoder<SpegelStatus>(SpegelStatusSchema, { unknownFields: "leave out" });
 /** By the object that was decoded: one that comes from a cache is the same until the Extension changes. */
 const decodedStatuses = new WeakMap<object, SpegelStatus>();
 

@@ -14,6 +14,7 @@ import { validateOSC } from "#kit/node-agent";
 import {
   addSpegel,
   type JSONPatchOperation,
+  type Mutation,
   mutateOSC,
   type NodeSettings,
   type OSCContext,
@@ -677,6 +678,16 @@ describe("mutateOSC", () => {
           message.test(error.message) && "code" in error && error.code === "OSC_STATUS_INVALID",
       );
     }
+  });
+
+  it("reads past what a newer version reports in the providerStatus", async () => {
+    const mutate = (providerStatus: object): Promise<Mutation> => {
+      const context = { ...CONTEXT, extension: { status: { providerStatus } } };
+      return mutateOSC(RECONCILE, { namespace: "n", loadContext: async () => context, signal }, OPTIONS);
+    };
+    const wanted = await mutate(STATUS);
+    assert.equal(wanted.kind, "change");
+    assert.deepEqual(await mutate({ ...STATUS, memoryMax: "1K", later: { field: true } }), wanted);
   });
 
   it("names the field of an object that it cannot read", async () => {
