@@ -65,14 +65,17 @@ export function createPeerPool(options: PeerPoolOptions = {}): PeerPool {
       return idle.size;
     },
     take(peer) {
-      const entry = [...idle].findLast((each) => each.peer === peer && each.untilMs > performance.now());
-      if (entry === undefined) return undefined;
-      remove(entry);
-      return entry.connection;
+      const nowMs = performance.now();
+      let latest: Idle | undefined;
+      for (const each of idle) if (each.peer === peer && each.untilMs > nowMs) latest = each;
+      if (latest === undefined) return undefined;
+      remove(latest);
+      return latest.connection;
     },
     keep(peer, connection, announcedMs) {
       const keepMs = Math.min(idleTimeoutMs, announcedMs);
-      const same = [...idle].filter((each) => each.peer === peer).length;
+      let same = 0;
+      for (const each of idle) if (each.peer === peer) same++;
       if (disposed || !connection.alive || keepMs <= 0 || same >= perPeer) {
         connection.close();
         return;

@@ -449,6 +449,51 @@ describe("relayTo", () => {
     }
   });
 
+  test("a small body that the client takes late, never, or no more of ends accordingly", async () => {
+    const bytes = patternBytes(1000);
+    await using peer = await startPeer((socket) => {
+      socket.write(Buffer.concat([Buffer.from(head(bytes.length)), bytes]));
+    });
+    const relayInto = async (
+      write: (this: Duplex, taken: () => void) => void,
+      options: Partial<RelayOptions> = {},
+    ): Promise<{ readonly outcome: TransferOutcome; readonly sent: Buffer }> => {
+      const parts: Buffer[] = [];
+      const client = new Duplex({
+        read() {},
+        write(chunk: Buffer, _encoding, taken) {
+          parts.push(chunk);
+          write.call(this, taken);
+        },
+      });
+      client.on("error", () => {});
+      const response = new ServerResponse({
+        method: "GET",
+        url: "/",
+        socket: client,
+      } as unknown as IncomingMessage);
+      response.assignSocket(client as unknown as Socket);
+      response.writeHead(200, { "content-length": bytes.length });
+      const hash = createHash("sha256");
+      const outcome = await relayFrom(peer, response, bytes.length, { hash, ...options });
+      assert.equal(hash.digest("hex"), sha256(bytes));
+      return { outcome, sent: Buffer.concat(parts) };
+    };
+
+    const late = await relayInto((taken) => setImmediate(taken));
+    assert.deepEqual(late.outcome, { bytes: bytes.length, ended: "complete" });
+    assert.ok(late.sent.subarray(-bytes.length).equals(bytes));
+    const never = await relayInto(() => {}, { clientStallTimeoutMs: STALL_MS });
+    assert.equal(never.outcome.ended, "client-gone");
+    const gone = await relayInto(function () {
+      this.destroy();
+    });
+    assert.equal(gone.outcome.ended, "client-gone");
+    const abort = new AbortController();
+    const aborted = await relayInto(() => abort.abort(), { signal: abort.signal });
+    assert.equal(aborted.outcome.ended, "aborted");
+  });
+
   test("disposing an answer in the middle of its relay ends the relay at once", async () => {
     await using peer = await startPeer((socket) => socket.write(`${head(100)}abc`));
     await using server = await startServer(async (_request, response) => {

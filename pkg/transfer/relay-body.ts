@@ -6,6 +6,7 @@ import { type Client, claimClient } from "./client.ts";
 import type { TransferEnd, TransferOutcome } from "./outcome.ts";
 import type { PeerBody, RelayOptions } from "./peer-body.ts";
 import type { Receiver } from "./peer-connection.ts";
+import { isWhole, relayWhole } from "./relay-whole.ts";
 import { socketBudget } from "./socket-budget.ts";
 import { createTransferWatch, DEFAULT_CLIENT_STALL_TIMEOUT_MS } from "./transfer-watch.ts";
 
@@ -23,9 +24,9 @@ export async function relayBody(
   const { signal } = options;
   const client = await claimClient(response, signal);
   if (client === undefined) return { bytes: 0, ended: signal.aborted ? "aborted" : "client-gone" };
+  if (isWhole(body, options)) return relayWhole(body, client, options);
   let lease: BufferLease | undefined;
   try {
-    // A small body often came together with its head.
     if (body.early.length < options.lengthBytes) lease = await transferBuffers.lease({ signal });
   } catch {
     return { bytes: 0, ended: "aborted" };
