@@ -25,6 +25,8 @@ export interface SimulationOptions {
   /** Part of the nodes that is replaced in each minute of churn; half of them vanish without a word. */
   readonly churnPerMinute: number;
   readonly partitionSeconds: number;
+  /** How long the swarm is watched when it has found itself again after the loss of a zone. Default 20. */
+  readonly afterLossSeconds?: number;
   readonly log?: (line: string) => void;
 }
 
@@ -125,7 +127,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Simulat
   world.loseZone(0);
   const zoneSeconds = await world.untilQuiet(10, 300);
   log(`zone lost; quiet after ${zoneSeconds} s`);
-  phases.push(await world.runPhase("after the loss of a zone", 20));
+  phases.push(await world.runPhase("after the loss of a zone", options.afterLossSeconds ?? 20));
   log(JSON.stringify(phases.at(-1)));
   await world.close();
   return {

@@ -353,6 +353,8 @@ interface Buckets {
 interface Bucket {
   readonly bits: number;
   members: { readonly contact: Contact; pingedAtMs: number }[];
+  /** No member is pinged again before this time. */
+  quietUntilMs: number;
 }
 
 /**
@@ -363,7 +365,7 @@ function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Prom
   const contacts = new Map<string, Contact>();
   const adding = new Set<string>();
   /** The bucket of each longest prefix. */
-  const buckets = new Array<Bucket>(2 ** MAX_PREFIX_BITS).fill({ bits: 0, members: [] });
+  const buckets = new Array<Bucket>(2 ** MAX_PREFIX_BITS).fill({ bits: 0, members: [], quietUntilMs: 0 });
   const placeOf = (contact: Contact): number => contact.high >>> (32 - MAX_PREFIX_BITS);
   const bucketOf = (contact: Contact): Bucket => buckets[placeOf(contact)] as Bucket;
 
@@ -376,7 +378,7 @@ function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Prom
         const other = placeOf(contact);
         return other >= from && other < from + width;
       });
-      buckets.fill({ bits, members }, from, from + width);
+      buckets.fill({ bits, members, quietUntilMs: 0 }, from, from + width);
     }
   }
 
@@ -393,6 +395,7 @@ function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Prom
       split(bucket, placeOf(contact));
       return add(contact, isAlive);
     }
+    if (clock.now() < bucket.quietUntilMs) return false;
     const eldest = bucket.members
       .filter(({ pingedAtMs }) => clock.now() - pingedAtMs > PING_AGAIN_MS)
       .slice(0, PINGED_ELDEST);
@@ -401,6 +404,7 @@ function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Prom
       member.pingedAtMs = clock.now();
       if (await isSilent(member.contact)) hasRoom = true;
     }
+    bucket.quietUntilMs = Math.min(...bucket.members.map(({ pingedAtMs }) => pingedAtMs)) + PING_AGAIN_MS;
     return hasRoom && add(contact, isAlive);
   }
 
