@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Contact } from "./contact.ts";
-import { binaryString, multihashOf } from "./key.ts";
+import { type Contact, createContact } from "./contact.ts";
+import { binaryBytes, binaryString, multihashOf } from "./key.ts";
 import { encodeMessage, encodePeer, MessageType } from "./protocol/message.ts";
 import { explore, type SearchOptions, search } from "./search.ts";
 import { seededRandom } from "./testing/virtual-clock.ts";
@@ -216,6 +216,36 @@ describe("a search", () => {
       providerPeers: [encodePeer({ id: Uint8Array.of(7, 7, 7), addresses: [] })],
     });
     assert.deepEqual(await findAmong(() => noPeerId), { found: [], requests: 1, silent: 1, providers: [] });
+  });
+
+  it("passes over a peer with two ids, of which others would see another one", async () => {
+    const twice = Buffer.concat([contactNumber(5).info, contactNumber(6).info]);
+    const reply = encodeMessage({
+      type: MessageType.GET_PROVIDERS,
+      providerPeers: [twice, contactNumber(7).info],
+    });
+    assert.deepEqual((await findAmong(() => reply)).found, [contactNumber(7).id]);
+  });
+
+  it("takes a node as it was named before, unless it is named in another way now", async () => {
+    const [named, moved] = [contactNumber(5), contactNumber(6)];
+    const now = createContact(binaryBytes(moved.id), [{ ip: "10.7.7.7", port: 5001 }]);
+    const reply = encodeMessage({ type: MessageType.FIND_NODE, closerPeers: [named.info, now.info] });
+    const learned: Contact[] = [];
+    await search(
+      {
+        client: { request: async () => unframe(reply) },
+        policy: openPolicy,
+        contacts: () => [contactNumber(1)],
+        named: (id) => [named, moved].find((each) => each.id === id),
+        selfId: contactNumber(0).id,
+        onLearned: (contact) => void learned.push(contact),
+        onSilent: () => {},
+      },
+      { type: MessageType.FIND_NODE, key: multihashOf("anything"), signal: forever },
+    );
+    assert.equal(learned[0], named);
+    assert.deepEqual(learned[1]?.endpoints, now.endpoints);
   });
 
   it("never names the searching node, and drops single addresses that cannot be used", async () => {

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { hasCode } from "#errors";
 import { createFrameReader, MAX_FRAME_BYTES } from "./frame.ts";
+
+setFlagsFromString("--expose-gc");
+const collectGarbage = runInNewContext("gc") as () => void;
 
 function frame(payload: Uint8Array): Buffer {
   const length: number[] = [];
@@ -85,6 +91,21 @@ describe("a frame reader", () => {
     assert.equal(reader.bufferedBytes, 4);
     reader.push(Buffer.alloc(7));
     assert.equal(reader.next()?.length, 10);
+    assert.equal(reader.bufferedBytes, 0);
+  });
+
+  it("does not keep alive what it has given", async () => {
+    const reader = createFrameReader();
+    const read = (): WeakRef<ArrayBufferLike> => {
+      const chunk = Uint8Array.from(frame(new Uint8Array(10_000)));
+      reader.push(chunk);
+      assert.equal(reader.next()?.length, 10_000);
+      return new WeakRef(chunk.buffer);
+    };
+    const buffer = read();
+    await nextTurn(); // a weak reference holds its target until the end of its turn
+    collectGarbage();
+    assert.equal(buffer.deref(), undefined);
     assert.equal(reader.bufferedBytes, 0);
   });
 

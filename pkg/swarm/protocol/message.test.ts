@@ -11,6 +11,7 @@ import {
   encodeAddProviders,
   encodeMessage,
   encodePeer,
+  idOfPeer,
   MessageType,
 } from "./message.ts";
 
@@ -123,6 +124,19 @@ describe("peers in messages", () => {
   it("need an id", () => {
     assert.throws(() => decodePeer(encodePeer({ id: new Uint8Array(0), addresses: [] })), isInvalid);
     assert.throws(() => decodePeer(Buffer.from("1201ff", "hex")), isInvalid);
+  });
+
+  it("tell their id without the rest, wherever it stands", () => {
+    const peer = fc.record({ id: bytes(200), addresses: fc.array(bytes(40), { maxLength: 5 }) });
+    const unknown = Uint8Array.of(0x18, 1); // field 3
+    fc.assert(
+      fc.property(peer, fc.boolean(), ({ id, addresses }, isLater) => {
+        const encoded = encodePeer({ id, addresses });
+        assert.equal(idOfPeer(isLater ? Buffer.concat([unknown, encoded]) : encoded), binaryString(id));
+      }),
+    );
+    for (const malformed of [[], [0x0a], [0x0a, 0], [0x0a, 3, 1, 2], [0x12, 1, 1]])
+      assert.throws(() => idOfPeer(Uint8Array.from(malformed)), isInvalid);
   });
 
   it("have at most 32 addresses that are looked at", () => {
