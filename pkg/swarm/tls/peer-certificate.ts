@@ -63,7 +63,7 @@ export async function identifyPeer(
   }
   if (!isSigned) throw invalid("the peer's key did not sign it");
   if (options.expected?.equals(peer) === false)
-    throw invalid(`it is that of ${peer}, not of ${options.expected}`);
+    throw invalid(`it is that of ${peer.toString()}, not of ${options.expected.toString()}`);
   return peer;
 }
 
