@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type Contact, createContact } from "./contact.ts";
-import { binaryBytes, binaryString, multihashOf } from "./key.ts";
+import { type Contact, closest, createContact } from "./contact.ts";
+import { binaryBytes, binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import { encodeMessage, encodePeer, MessageType } from "./protocol/message.ts";
 import { explore, type SearchOptions, search } from "./search.ts";
 import { seededRandom } from "./testing/virtual-clock.ts";
@@ -101,6 +101,23 @@ describe("a search", () => {
     small.provide("slow but sure", contactNumber(1));
     const outcome = await find(small, 0, "slow but sure", { delay: () => 50, options: { slowAfterMs: 1 } });
     assert.deepEqual(outcome.found, [contactNumber(1).id]);
+  });
+
+  it("asks half of the nodes that may have a record where there are too many nodes to know all, and few elsewhere", async () => {
+    const findBehind = async (all: VirtualSwarm, nearer: number): Promise<Outcome> => {
+      const key = `behind ${nearer}`;
+      const multihash = multihashOf(key);
+      const contacts = all.nodes.map(({ contact }) => contact);
+      const holders = closest(contacts, kademliaIdOf(multihash), 20).slice(nearer);
+      for (const { contact, store } of all.nodes)
+        if (holders.includes(contact))
+          store.add(binaryString(multihash), contactNumber(9).id, contactNumber(9).info);
+      return find(all, 5, key);
+    };
+    assert.deepEqual((await findBehind(swarm, 8)).found, [contactNumber(9).id]);
+    const small = await findBehind(createVirtualSwarm(60), 14);
+    assert.deepEqual(small.found, []);
+    assert.ok(small.requests < 12, `${small.requests} questions`);
   });
 
   it("ends at once without any node, or with dead ones only", async () => {

@@ -32,7 +32,7 @@ export interface SearchDeps {
 export interface SearchOptions {
   /** Nodes asked at a time. Default 5. */
   readonly parallelism?: number;
-  /** The search is over when this many nodes nearest to the key have answered. Default 5. */
+  /** The search is over when this many nodes nearest to the key have answered. Default 5, in a swarm of hundreds 10. */
   readonly resiliency?: number;
   /** A node that needs longer no longer holds the search up; its answer still counts if it comes. Default 40 ms. */
   readonly slowAfterMs?: number;
@@ -42,6 +42,12 @@ export interface SearchOptions {
 
 const PARALLELISM = 5;
 const RESILIENCY = 5;
+/**
+ * In a swarm of more than so many nodes hardly one knows all others: the few that are nearest to a key may be those that
+ * its holder has not heard of yet. It left records on twenty, and half of these are asked before a key counts as missing.
+ */
+const LARGE_SWARM = 200;
+const LARGE_RESILIENCY = 10;
 const SLOW_AFTER_MS = 40;
 const MAX_REQUESTS = 40;
 /** A search does not end before this many nodes have answered, as long as there are others that may. */
@@ -78,12 +84,14 @@ export async function search(
   options: SearchOptions = {},
 ): Promise<void> {
   const parallelism = options.parallelism ?? PARALLELISM;
-  const resiliency = options.resiliency ?? RESILIENCY;
   const slowAfterMs = options.slowAfterMs ?? SLOW_AFTER_MS;
   const maxRequests = options.maxRequests ?? MAX_REQUESTS;
   const { key, signal } = target;
   const kademliaId = kademliaIdOf(key);
   const distance = distanceTo(kademliaId);
+  const nearest = closest(deps.contacts(), kademliaId, REPLICATION);
+  const isLarge = sizeByDensity(nearest, distance) > LARGE_SWARM;
+  const resiliency = options.resiliency ?? (isLarge ? LARGE_RESILIENCY : RESILIENCY);
   const request = encodeMessage({ type: target.type, key });
   const seen = new Set<string>([deps.selfId]);
   const provided = new Set<string>([deps.selfId]);
@@ -217,7 +225,7 @@ export async function search(
     }
   }
 
-  consider(closest(deps.contacts(), kademliaId, REPLICATION), 1);
+  consider(nearest, 1);
   signal.addEventListener("abort", end, { once: true });
   if (signal.aborted) end();
   advance();
@@ -273,9 +281,14 @@ export async function explore(
 function expectedNodes(contacts: Iterable<Contact>, self: Contact): number {
   const all = [...contacts];
   const selfId = kademliaIdOf(binaryBytes(self.id));
-  const [farthest] = closest(all, selfId, REPLICATION).slice(-1);
-  if (farthest === undefined || all.length <= REPLICATION) return all.length;
-  return Math.max(all.length, (REPLICATION * KEY_SPACE) / (distanceTo(selfId)(farthest) + 1));
+  return Math.max(all.length, sizeByDensity(closest(all, selfId, REPLICATION), distanceTo(selfId)));
+}
+
+/** Nodes in a swarm of which these are the nearest to one place. */
+function sizeByDensity(nearest: readonly Contact[], distance: (contact: Contact) => number): number {
+  const farthest = nearest.at(-1);
+  if (farthest === undefined || nearest.length < REPLICATION) return nearest.length;
+  return (REPLICATION * KEY_SPACE) / (distance(farthest) + 1);
 }
 
 /** Keys, each in another of `regions` equal parts of the key space (a power of two, at most 256); of these `maxParts` by chance. */

@@ -364,8 +364,8 @@ interface Bucket {
 function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Promise<boolean>): Buckets {
   const contacts = new Map<string, Contact>();
   const adding = new Set<string>();
-  /** The bucket of each longest prefix. */
   const whole: Bucket = { bits: 0, members: [], quietUntilMs: 0 };
+  /** The bucket of each longest prefix. */
   const buckets = Array.from({ length: 2 ** MAX_PREFIX_BITS }, () => whole);
   const placeOf = (contact: Contact): number => contact.high >>> (32 - MAX_PREFIX_BITS);
   const bucketOf = (contact: Contact): Bucket => buckets[placeOf(contact)] as Bucket;
