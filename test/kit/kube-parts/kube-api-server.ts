@@ -93,7 +93,7 @@ function argumentsOf(directory: string, port: number, options: KubeAPIServerOpti
     "--service-account-issuer=https://kubernetes.default.svc",
     `--service-account-key-file=${join(directory, "sa.key")}`,
     `--service-account-signing-key-file=${join(directory, "sa.key")}`,
-    "--service-cluster-ip-range=10.0.0.0/24",
+    "--service-cluster-ip-range=10.96.0.0/16",
     // A small machine runs two of them.
     "--profiling=false",
     "--v=1",
