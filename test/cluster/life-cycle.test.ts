@@ -520,19 +520,22 @@ function scenarios(customResources: CustomResources): void {
     const namespace = await gardenlet.addShoot();
     await gardenlet.enable(namespace);
     const whole = statusOf(await gardenlet.awaitReady(namespace));
-    const halves: readonly (readonly [status: object, says: RegExp])[] = [
+    const halves: readonly (readonly [status: object, says: RegExp | undefined])[] = [
       [{ providerStatus: null }, /no providerStatus yet/],
       [{ providerStatus: { bootstrapURL: null } }, /must have required property 'bootstrapURL'/],
       [{ providerStatus: { clientSecretName: null } }, /must have required property 'clientSecretName'/],
       [{ providerStatus: { registryPort: 5001 } }, /two of its ports are equal/],
-      [{ providerStatus: { fieldOfALaterVersion: 1 } }, /fieldOfALaterVersion/],
+      // Whole, and more: a webhook may be older than the leader while replicas are replaced.
+      [{ providerStatus: { fieldOfALaterVersion: 1 } }, undefined],
     ];
     const name = { namespace, name: EXTENSION_TYPE };
     const write = (status: object): Promise<Extension> =>
       gardenlet.client.mergePatchStatus(EXTENSIONS, name, { status }, landscape);
     for (const [status, says] of halves) {
       await write({ ...status, observedGeneration: null });
-      await assert.rejects(gardenlet.writeOSC(namespace), says);
+      if (says === undefined)
+        assert.ok(unitNames(await gardenlet.writeOSC(namespace)).includes("spegel.service"));
+      else await assert.rejects(gardenlet.writeOSC(namespace), says);
       await write({ lastOperation: null });
       await gardenlet.deploy(namespace);
       assert.deepEqual(statusOf(await gardenlet.awaitReady(namespace)), whole);
