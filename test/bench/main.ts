@@ -26,7 +26,11 @@ const BENCHES: readonly Bench[] = [
   { name: "swarm", about: "our swarm beside stock js and Go, 10 and 50 nodes", needsBuild: false },
   { name: "shoots", about: "1,000 Shoots on one seed, with a real API server", needsBuild: true },
   { name: "webhook", about: "the webhook's time to answer, 50 requests in flight", needsBuild: true },
-  { name: "osc-writes", about: "what the webhook adds to writes through a real API server", needsBuild: true },
+  {
+    name: "osc-writes",
+    about: "what the webhook adds to writes through a real API server",
+    needsBuild: true,
+  },
   { name: "swarm-simulation", about: "a swarm of 200, 600 and 2,000 nodes in memory", needsBuild: false },
 ];
 
