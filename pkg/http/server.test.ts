@@ -115,6 +115,45 @@ describe("createHTTPServer", () => {
     assert.equal(received.match(/HTTP\/1\.1/g)?.length, 1);
   });
 
+  it("gives each of many requests at a time its own body, whatever its size and however it comes", async () => {
+    const seen: string[] = [];
+    await using server = await open({
+      maxBodyBytes: 2_000_000,
+      routes: [
+        {
+          method: "POST",
+          path: "/echo",
+          async handle({ body }) {
+            await new Promise((resolve) => setImmediate(resolve)); // others come and go meanwhile
+            const text = Buffer.from(body).toString();
+            seen.push(text);
+            return { status: 200, body: text, contentType: "text/plain" };
+          },
+        },
+      ],
+    });
+    const sizes = [0, 1, 4095, 4096, 4097, 60_000, 131_072, 524_288, 524_289, 1_500_000];
+    const headers = { "content-type": "text/plain" };
+    for (let round = 0; round < 3; round++) {
+      const bodies = sizes.flatMap((size, index) =>
+        Array.from({ length: 6 }, (_, copy) =>
+          String.fromCharCode(97 + ((index * 6 + copy) % 26)).repeat(size),
+        ),
+      );
+      const answers = await Promise.all(
+        bodies.map((body, index) =>
+          ask(server.address, "/echo", {
+            method: "POST",
+            headers: index % 2 === 0 ? headers : { ...headers, "transfer-encoding": "chunked" },
+            body,
+          }),
+        ),
+      );
+      for (const [index, { body }] of answers.entries()) assert.ok(body === bodies[index], `body ${index}`);
+    }
+    assert.equal(seen.length, 3 * 6 * sizes.length);
+  });
+
   it("calls a client that leaves in the middle of its body no failure of its own", async () => {
     const lines: string[] = [];
     const logger = createLogger({ level: "INFO", sink: { write: (line) => void lines.push(line) } });

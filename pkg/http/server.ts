@@ -2,11 +2,12 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
 import { TLSSocket } from "node:tls";
 import type { Logger } from "#log";
+import { type BodyBuffers, createBodyBuffers } from "./body-buffers.ts";
 import type { CertificateSource } from "./certificate-source.ts";
 import { openPlainServer, type PlainServer, type PlainServerOptions } from "./plain-server.ts";
 
 export interface HTTPRequest {
-  /** As it came over the wire; empty when there was none. */
+  /** As it came over the wire, until the request is answered; empty when there was none. */
   readonly body: Uint8Array;
   /** Of a client that was authenticated in the handshake. */
   readonly clientCertificate: ClientCertificate | undefined;
@@ -55,7 +56,6 @@ export type HTTPServer = PlainServer;
 
 const DEFAULT_MAX_BODY_BYTES = 16 * 1024;
 const DEFAULT_DRAIN_TIMEOUT_MS = 10_000;
-const NOTHING = new Uint8Array();
 
 /**
  * Routes with whole bodies on the bounded server, for programs in the seed and the garden.
@@ -68,6 +68,7 @@ const NOTHING = new Uint8Array();
 export function createHTTPServer(deps: HTTPServerDeps, options: HTTPServerOptions): Promise<HTTPServer> {
   const { logger, certificates } = deps;
   const { routes, maxBodyBytes = DEFAULT_MAX_BODY_BYTES, draining, ...limits } = options;
+  const buffers = createBodyBuffers();
   const serve = async (
     request: IncomingMessage,
     response: ServerResponse,
@@ -96,10 +97,10 @@ export function createHTTPServer(deps: HTTPServerDeps, options: HTTPServerOption
       const allow = onPath.map(({ method }) => method).join(", ");
       return problem(405, "method not allowed", { allow });
     }
-    const body = await readBody(request, maxBodyBytes);
+    using body = await readBody(request, maxBodyBytes, buffers);
     if (!body) return problem(413, `the body is larger than ${maxBodyBytes} bytes`);
     return await route.handle({
-      body,
+      body: body.bytes,
       get clientCertificate() {
         return clientCertificateOf(request.socket);
       },
@@ -125,24 +126,47 @@ interface Answer extends HTTPAnswer {
   readonly headers?: OutgoingHttpHeaders;
 }
 
+/** A request's body, in memory that others use once it is disposed. */
+interface Body extends Disposable {
+  readonly bytes: Uint8Array;
+}
+
 /** All of it, or undefined as soon as it is too large; rejects when the client goes away. */
-function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array | undefined> {
-  if (Number(request.headers["content-length"] ?? 0) > maxBytes) return Promise.resolve(undefined);
+function readBody(
+  request: IncomingMessage,
+  maxBytes: number,
+  buffers: BodyBuffers,
+): Promise<Body | undefined> {
+  const announcedBytes = Number(request.headers["content-length"] ?? 0);
+  if (announcedBytes > maxBytes) return Promise.resolve(undefined);
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
+    let buffer = buffers.take(announcedBytes);
     let sizeBytes = 0;
     const onData = (chunk: Buffer): void => {
-      sizeBytes += chunk.length;
-      if (sizeBytes > maxBytes) {
+      const endBytes = sizeBytes + chunk.length;
+      if (endBytes > maxBytes) {
         request.off("data", onData).resume();
+        buffers.giveBack(buffer);
         resolve(undefined);
-      } else {
-        chunks.push(chunk);
+        return;
       }
+      if (endBytes > buffer.length) {
+        const larger = buffers.take(endBytes);
+        buffer.copy(larger, 0, 0, sizeBytes);
+        buffers.giveBack(buffer);
+        buffer = larger;
+      }
+      chunk.copy(buffer, sizeBytes);
+      sizeBytes = endBytes;
     };
     request
       .on("data", onData)
-      .once("end", () => resolve(chunks.length === 0 ? NOTHING : Buffer.concat(chunks, sizeBytes)))
+      .once("end", () =>
+        resolve({
+          bytes: buffer.subarray(0, sizeBytes),
+          [Symbol.dispose]: () => buffers.giveBack(buffer),
+        }),
+      )
       .once("error", reject);
   });
 }
