@@ -61,7 +61,8 @@ function withChildren(pid: number): number[] {
   return [pid, ...children.flatMap(withChildren)];
 }
 
-function cpuSecondsOf(pid: number): number {
+/** Processor seconds that the threads of a process used. */
+export function cpuSecondsOf(pid: number): number {
   const tasks = readdirSync(`/proc/${pid}/task`);
   return (
     sum(

@@ -8,12 +8,12 @@
  * `review` is the mean time of the webhook as the API server measured it: with its own encoding of the request and its
  * own use of the patch. All parts share the processors of one machine, so that many writers wait for the API server.
  */
-import { readFileSync } from "node:fs";
-import { cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import type { OperatingSystemConfig } from "#api/gardener";
 import { startLandscape } from "../cluster/landscape.ts";
 import { installExtension } from "../cluster/run-extension.ts";
+import { cpuSecondsOf } from "./measured-process.ts";
+import { printTable } from "./print-table.ts";
 import { oscOf } from "./webhook-load.ts";
 import { example } from "./webhook-subjects.ts";
 
@@ -26,7 +26,6 @@ const { values } = parseArgs({
   },
 });
 const durationMs = Number(values.seconds) * 1000;
-const TICKS_PER_SECOND = 100;
 const METRIC = /^apiserver_admission_webhook_admission_duration_seconds_(sum|count)\{([^}]*)\} (\S+)$/gm;
 
 await using landscape = await startLandscape({ lifetimeMs: 1_800_000 });
@@ -75,12 +74,7 @@ for (const size of values.sizes.split(",").map(Number)) {
     }
   }
 }
-const load = loadavg().map((value) => value.toFixed(1));
-console.log(`${cpus().length} processors, load average ${load.join(" ")}; processor time for each write`);
-const widths = (rows[0] as string[]).map((_, column) =>
-  Math.max(...rows.map((row) => row[column]?.length ?? 0)),
-);
-for (const row of rows) console.log(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  "));
+printTable("processor time is that of each write", rows);
 
 /**
  * Each writer writes its object again and again, as gardenlet does: without what webhooks add. The milliseconds of each
@@ -141,12 +135,7 @@ async function observe(): Promise<{
   return {
     reviews: total("count"),
     reviewMs: total("sum") * 1000,
-    serverMs: cpuMs(seed.server.pid),
-    webhookMs: cpuMs(replica.process.pid),
+    serverMs: cpuSecondsOf(seed.server.pid) * 1000,
+    webhookMs: cpuSecondsOf(replica.process.pid) * 1000,
   };
-}
-
-function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-  return ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS_PER_SECOND;
 }

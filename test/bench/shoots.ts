@@ -8,7 +8,6 @@
  * its memory; then the same of one bootstrapper whose Shoot has so many nodes.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import { cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { sleep } from "#async";
 import { EXTENSION_NAME } from "#extension";
@@ -17,6 +16,8 @@ import { createNodes } from "../cluster/nodes.ts";
 import { askForNodes } from "../cluster/poll-clients.ts";
 import { installExtension } from "../cluster/run-extension.ts";
 import { startWorkload } from "../cluster/stand-ins/workload.ts";
+import { cpuSecondsOf } from "./measured-process.ts";
+import { printTable } from "./print-table.ts";
 
 process.env["PROGRAMS"] = "built";
 const { values } = parseArgs({
@@ -44,7 +45,7 @@ const rows: string[][] = [
 ];
 await measure("at first", (namespace) => gardenlet.enable(namespace));
 await measure("again", (namespace) => gardenlet.deploy(namespace));
-print(`${shootCount} Shoots`, rows);
+printTable(`${shootCount} Shoots`, rows);
 await measureBootstrapper();
 
 /** Runs `action` so often, as many at a time as gardenlet does; says every tenth how far it is. */
@@ -150,24 +151,12 @@ async function measureBootstrapper(): Promise<void> {
   const ms = (share: number): string => `${(times[Math.floor(ANSWERS * share)] ?? 0).toFixed(1)} ms`;
   const answerMs = ((cpuSecondsOf(pid) - beforeAnswers) * 1000) / ANSWERS;
   const answered = ["", `${answerMs.toFixed(1)} ms an answer`, ms(0.5), ms(0.99), ...memoryOf(pid)];
-  print(`one bootstrapper, ${nodeCount} nodes`, [
+  printTable(`one bootstrapper, ${nodeCount} nodes`, [
     ["", "requests", "CPU", "p50", "p99", "peak RSS", "RSS", "anonymous"],
     ["start and list", ...listed],
     [`${heartbeats.length} heartbeats on the watch`, ...watched],
     [`${ANSWERS} answers, each with a handshake`, ...answered],
   ]);
-}
-
-function print(title: string, table: readonly (readonly string[])[]): void {
-  const widths = (table[0] ?? []).map((_, column) =>
-    Math.max(...table.map((row) => (row[column] ?? "").length)),
-  );
-  const load = loadavg()
-    .map((each) => each.toFixed(1))
-    .join(" ");
-  console.log(`${title}; ${cpus().length} processors, load average ${load}`);
-  for (const row of table)
-    console.log(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  "));
 }
 
 function memoryOf(process: number): [peak: string, resident: string, anonymous: string] {
@@ -180,9 +169,4 @@ function memoryOf(process: number): [peak: string, resident: string, anonymous: 
 /** From here on the peak is that of what follows. */
 function resetPeak(process: number): void {
   writeFileSync(`/proc/${process}/clear_refs`, "5");
-}
-
-function cpuSecondsOf(process: number): number {
-  const fields = readFileSync(`/proc/${process}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / 100;
 }

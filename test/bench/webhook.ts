@@ -9,13 +9,14 @@
  * without, the old object with what the webhook adds. The caches of the webhook are filled, so that no request of its
  * own is on the way; the last column counts those.
  */
-import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import { cpus, loadavg, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { OperatingSystemConfig } from "#api/gardener";
 import { sleep } from "#async";
+import { cpuSecondsOf } from "./measured-process.ts";
+import { printTable } from "./print-table.ts";
 import { type Client, measure, openClient, oscOf, requestOf } from "./webhook-load.ts";
 import { example, type Subject, startBare, startGo, startOurs } from "./webhook-subjects.ts";
 
@@ -66,15 +67,7 @@ for (const size of values.sizes.split(",").map(Number)) {
       rows.push([`${size} KiB`, load.name, ...(await measureSubject(subject, request, load))]);
   }
 }
-const widths = (rows[0] as string[]).map((_, column) =>
-  Math.max(...rows.map((row) => (row[column] ?? "").length)),
-);
-console.log(
-  `${cpus().length} processors, load average before the end ${loadavg()
-    .map((each) => each.toFixed(1))
-    .join(" ")}`,
-);
-for (const row of rows) console.log(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  "));
+printTable("processor time is that of each request", rows);
 
 async function measureSubject(
   subject: Subject,
@@ -88,9 +81,9 @@ async function measureSubject(
   if (subject.name !== "Node, no work" && !answer.includes('"patch":'))
     throw new Error(`${subject.name}: no patch: ${answer.toString().slice(0, 500)}`);
   await measure(clients, request, { pauseMs: 0, ms: 1000, signal }); // until the engine has compiled it
-  const [apiBefore, cpuBefore] = [subject.apiRequests(), cpuMicroseconds(subject.pid)];
+  const [apiBefore, cpuBefore] = [subject.apiRequests(), cpuSecondsOf(subject.pid)];
   const times = await measure(clients, request, { pauseMs: load.pauseMs, ms: durationMs, signal });
-  const cpu = (cpuMicroseconds(subject.pid) - cpuBefore) / times.length;
+  const cpuUs = ((cpuSecondsOf(subject.pid) - cpuBefore) * 1_000_000) / times.length;
   await sleep(200, { signal });
   const ms = (share: number): string =>
     `${(times[Math.min(times.length - 1, Math.floor(times.length * share))] ?? 0).toFixed(2)} ms`;
@@ -101,15 +94,7 @@ async function measureSubject(
     ms(0.5),
     ms(0.99),
     ms(1),
-    `${cpu.toFixed(0)} us`,
+    `${cpuUs.toFixed(0)} us`,
     String(subject.apiRequests() - apiBefore),
   ];
-}
-
-/** Processor time that all threads of a process used. */
-function cpuMicroseconds(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`).reduce((sum, task) => {
-    const runNs = readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ", 1)[0];
-    return sum + Number(runNs) / 1000;
-  }, 0);
 }
