@@ -61,17 +61,17 @@ export async function createOwnCertificate(host: PrivateKey): Promise<OwnCertifi
       ),
     ),
   );
-  const signature = sign("sha256", content, privateKey);
-  const certificate = encodeDer(
-    Tag.SEQUENCE,
-    content,
-    algorithm,
-    encodeDer(Tag.BIT_STRING, Uint8Array.of(0), signature),
-  );
   return {
-    certificate: `-----BEGIN CERTIFICATE-----\n${Buffer.from(certificate).toString("base64")}\n-----END CERTIFICATE-----\n`,
+    certificate: formatCertificate(content, algorithm, sign("sha256", content, privateKey)),
     key: privateKey.export({ type: "pkcs8", format: "pem" }) as string,
   };
+}
+
+/** The certificate of a TBSCertificate that was signed, as PEM. */
+export function formatCertificate(content: Uint8Array, algorithm: Uint8Array, signature: Uint8Array): string {
+  const bits = encodeDer(Tag.BIT_STRING, Uint8Array.of(0), signature);
+  const certificate = encodeDer(Tag.SEQUENCE, content, algorithm, bits);
+  return `-----BEGIN CERTIFICATE-----\n${Buffer.from(certificate).toString("base64")}\n-----END CERTIFICATE-----\n`;
 }
 
 function text(tag: number, value: string): Uint8Array {

@@ -12,7 +12,7 @@ import { createAddressPolicy, parseRouterAddress } from "../address-policy.ts";
 import { type Host, type HostOptions, openHost, type Security } from "../host.ts";
 import { openIdentity } from "../identity.ts";
 import { encodeDer, encodeObjectId, readDerInside, readDerValues, Tag } from "./der.ts";
-import { createOwnCertificate, type OwnCertificate } from "./own-certificate.ts";
+import { createOwnCertificate, formatCertificate, type OwnCertificate } from "./own-certificate.ts";
 
 /** A libp2p node on loopback; without `security` it offers what nodes offer. */
 export async function openHostWith(
@@ -67,16 +67,7 @@ export async function forgeCertificate(forgery: Forgery = {}): Promise<OwnCertif
   }
   const changed = encodeDer(Tag.SEQUENCE, ...(forgery.fields?.(fields) ?? fields));
   const signature = sign(forgery.algorithm?.digest ?? "sha256", changed, forgery.signer ?? own.key);
-  const whole = encodeDer(
-    Tag.SEQUENCE,
-    changed,
-    algorithm,
-    encodeDer(Tag.BIT_STRING, Uint8Array.of(0), signature),
-  );
-  return {
-    certificate: `-----BEGIN CERTIFICATE-----\n${Buffer.from(whole).toString("base64")}\n-----END CERTIFICATE-----\n`,
-    key: own.key,
-  };
+  return { certificate: formatCertificate(changed, algorithm, signature), key: own.key };
 }
 
 /** The field with these extensions. */
