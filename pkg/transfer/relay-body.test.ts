@@ -73,6 +73,15 @@ function startHolder(bytes: Buffer): Promise<TestServer> {
   });
 }
 
+/** A response that is written into a stream of the test, with its head given. */
+function responseInto(client: Duplex, lengthBytes: number): ServerResponse {
+  const request = { method: "GET", url: "/", socket: client } as unknown as IncomingMessage;
+  const response = new ServerResponse(request);
+  response.assignSocket(client as unknown as Socket);
+  response.writeHead(200, { "content-length": lengthBytes });
+  return response;
+}
+
 const head = (lengthBytes: number): string => `HTTP/1.1 200 OK\r\nContent-Length: ${lengthBytes}\r\n\r\n`;
 
 describe("relayTo", () => {
@@ -424,13 +433,7 @@ describe("relayTo", () => {
     await using pool = createPeerPool();
     // Every block is lent to this client for a while, the last one too.
     const late = new Duplex({ read() {}, write: (_chunk, _encoding, taken) => setImmediate(taken) });
-    const response = new ServerResponse({
-      method: "GET",
-      url: "/",
-      socket: late,
-    } as unknown as IncomingMessage);
-    response.assignSocket(late as unknown as Socket);
-    response.writeHead(200, { "content-length": bytes.length });
+    const response = responseInto(late, bytes.length);
     const outcome = await relayFrom(peer, response, bytes.length, { pool });
     assert.equal(outcome.ended, "complete");
     assert.equal(pool.idleCount, 1);
@@ -467,13 +470,7 @@ describe("relayTo", () => {
         },
       });
       client.on("error", () => {});
-      const response = new ServerResponse({
-        method: "GET",
-        url: "/",
-        socket: client,
-      } as unknown as IncomingMessage);
-      response.assignSocket(client as unknown as Socket);
-      response.writeHead(200, { "content-length": bytes.length });
+      const response = responseInto(client, bytes.length);
       const hash = createHash("sha256");
       const outcome = await relayFrom(peer, response, bytes.length, { hash, ...options });
       assert.equal(hash.digest("hex"), sha256(bytes));
