@@ -5,6 +5,7 @@ import { CodedError } from "#errors";
 export type ExtensionErrorCode =
   | "EXTENSION_CLUSTER_INVALID"
   | "EXTENSION_CONFIG_INVALID"
+  | "EXTENSION_GONE"
   | "EXTENSION_HOST_INVALID"
   | "EXTENSION_NOT_HEALTHY"
   | "EXTENSION_NOT_DELETED";
@@ -14,6 +15,15 @@ export function stillLeaving(what: string): ExtensionError {
   return new ExtensionError({
     code: "EXTENSION_NOT_DELETED",
     message: `${what} is still being deleted; it is made again once it is gone`,
+  });
+}
+
+/** Nobody is left to report to. */
+export function goneMeanwhile(cause: unknown): ExtensionError {
+  return new ExtensionError({
+    code: "EXTENSION_GONE",
+    message: "the Extension was deleted while it was worked on",
+    cause,
   });
 }
 

@@ -613,6 +613,44 @@ test("a restored Extension is reconciled and its annotation goes last", async ()
   assert.equal(extension().metadata.annotations?.["gardener.cloud/operation"], undefined);
 });
 
+for (const outcome of ["succeeds", "fails"] as const) {
+  test(`what was made for an Extension that vanished in spite of its finalizer is deleted when its run ${outcome}`, async () => {
+    seedExtension();
+    const { certificates } = deps;
+    const prune = async (): Promise<void> => {
+      throw new Error("no status, no pruning");
+    };
+    const ensure: Certificates["ensure"] = async (...request) => {
+      const ensured = await certificates.ensure(...request);
+      seed.remove("Extension", "registry-spegel", NAMESPACE);
+      if (outcome === "fails") unhealthy = "no node left";
+      return { ...ensured, prune };
+    };
+    const options = { ...deps.options, healthTimeoutMs: outcome === "fails" ? 10 : 5000 };
+    deps = { ...deps, options, certificates: { ...certificates, ensure } };
+    await run();
+    assert.ok(writes().includes("create namespaces/shoot--foo--bar/managedresources"), "something was made");
+    for (const kind of ["Extension", "ManagedResource", "Deployment"])
+      assert.deepEqual(seed.list(kind), [], kind);
+    assert.equal(
+      shoot.get("ClusterRole", "extensions.gardener.cloud:registry-spegel:bootstrapper"),
+      undefined,
+    );
+    assert.equal(certificateCalls.at(-1), `remove ${NAMESPACE}`);
+  });
+}
+
+test("an Extension that vanishes while it migrates keeps what goes along with the Shoot", async () => {
+  seedExtension();
+  await run();
+  seedExtension("migrate");
+  certificateCalls = [];
+  seed.faults.inject({ method: "PATCH", path: /registry-spegel\/status$/ }, { status: 404 });
+  await run();
+  assert.deepEqual(certificateCalls, []);
+  assert.ok(shoot.get("ClusterRole", "extensions.gardener.cloud:registry-spegel:bootstrapper"));
+});
+
 test("wait-for-state, a failed Shoot and an Extension that is gone are left alone", async () => {
   await run();
   seedExtension("wait-for-state");

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Cluster, Extension, OperationType } from "#api/gardener";
 import { hasCode } from "#errors";
 import { NAMESPACES, type ObjectName, parseKey, type WorkOutcome } from "#kube";
-import { ExtensionError } from "./errors.ts";
+import { ExtensionError, goneMeanwhile } from "./errors.ts";
 import { CLUSTERS, EXTENSIONS, FINALIZER, OPERATION_ANNOTATION, TIMESTAMP_ANNOTATION } from "./names.ts";
 import { isHandedOver, operationOf, requestedOperation } from "./operation.ts";
 import { stepsOf } from "./reconcile.ts";
@@ -52,10 +52,13 @@ export async function runExtension(
   if (operation !== "Delete" && operation !== "Migrate" && !isOurs)
     extension = await addFinalizer(deps, name, extension, cancel);
   const now = clockFor(extension, deps.now);
+  const run = { operation, extension, name, cluster, signal, timeoutMs };
   try {
-    await runSteps({ ...deps, now }, { operation, extension, name, cluster, signal, timeoutMs });
+    await runSteps({ ...deps, now }, run);
   } catch (error) {
-    return stopOrRetry(error);
+    if (!hasCode(error, "EXTENSION_GONE")) return stopOrRetry(error);
+    if (operation !== "Migrate") await takeBack(deps, run);
+    return undefined;
   }
   await conclude(deps, name, operation, cancel);
   return undefined;
@@ -85,20 +88,25 @@ interface Operation extends Cancel {
   readonly timeoutMs: number;
 }
 
+/** @throws ExtensionError EXTENSION_GONE; KubeError */
+type WriteStatus = (patch: StatusPatch) => Promise<void>;
+
 /** Processing, then each step, then Succeeded; or Error, with the reason. */
 async function runSteps(
   deps: RunnerDeps,
   { operation, extension, name, cluster, signal, timeoutMs }: Operation,
 ): Promise<void> {
   const generation = extension.metadata.generation ?? 0;
-  const write = (patch: StatusPatch) => deps.client.mergePatchStatus(EXTENSIONS, name, patch, { signal });
+  const write: WriteStatus = async (patch) => {
+    try {
+      await deps.client.mergePatchStatus(EXTENSIONS, name, patch, { signal });
+    } catch (error) {
+      throw hasCode(error, "KUBE_NOT_FOUND") ? goneMeanwhile(error) : error;
+    }
+  };
   const logger = deps.logger.child({ namespace: name.namespace, operation });
   await write(processing(operation, deps.now()));
-  const stepSignal = AbortSignal.any([
-    signal,
-    AbortSignal.timeout(Math.max(1, timeoutMs - REPORT_RESERVE_MS)),
-  ]);
-  const run: Run = { extension, namespace: name.namespace, cluster, signal: stepSignal };
+  const run: Run = { extension, namespace: name.namespace, cluster, signal: stepSignal(signal, timeoutMs) };
   let detail: string | undefined;
   try {
     for (const step of stepsOf(operation, { force: isForceDeleted(cluster) })) {
@@ -114,15 +122,36 @@ async function runSteps(
     logger.info("Extension is as it should be", detail === undefined ? {} : { detail });
   } catch (error) {
     // Aborted from outside: whoever leads next takes the operation up, its state says that it is not finished.
-    if (!signal.aborted) await write(failed(operation, generation, deps.now(), error)).catch(() => {});
+    if (signal.aborted || hasCode(error, "EXTENSION_GONE")) throw error;
+    await write(failed(operation, generation, deps.now(), error)).catch((unwritten: unknown) => {
+      if (hasCode(unwritten, "EXTENSION_GONE")) throw unwritten;
+    });
     throw error;
   }
+}
+
+/** Of the steps: it leaves time to report that they took too long. */
+function stepSignal(signal: AbortSignal, timeoutMs: number): AbortSignal {
+  return AbortSignal.any([signal, AbortSignal.timeout(Math.max(1, timeoutMs - REPORT_RESERVE_MS))]);
+}
+
+/**
+ * Deletes what steps made for an Extension that is gone: an API server that decided to delete it while it had no
+ * finalizer deletes it although it gets one before it is done, and then nobody asks for a Delete.
+ */
+async function takeBack(deps: RunnerDeps, operation: Operation): Promise<void> {
+  const { extension, name, cluster, signal, timeoutMs } = operation;
+  const logger = deps.logger.child({ namespace: name.namespace, operation: "Delete" });
+  logger.warn("Extension was deleted in spite of its finalizer, taking back what was made for it");
+  const run: Run = { extension, namespace: name.namespace, cluster, signal: stepSignal(signal, timeoutMs) };
+  for (const step of stepsOf("Delete", { force: isForceDeleted(cluster) }))
+    await step(run, { ...deps, logger });
 }
 
 async function reportProviderStatus(
   extension: Extension,
   providerStatus: object | null,
-  write: (patch: StatusPatch) => Promise<unknown>,
+  write: WriteStatus,
 ): Promise<void> {
   const present = extension.status?.providerStatus ?? null;
   if (isDeepStrictEqual(present, providerStatus)) return;
