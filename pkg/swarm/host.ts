@@ -10,7 +10,8 @@ import { yamux } from "@libp2p/yamux";
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr";
 import { createLibp2p } from "libp2p";
 import type { AddressPolicy, RouterAddress } from "./address-policy.ts";
-import { type Contact, contactOf } from "./contact.ts";
+import { type Contact, contactOf, idOf } from "./contact.ts";
+import { type ContactIndex, createContactIndex } from "./contact-index.ts";
 import { createCrowdLimit } from "./crowd-limit.ts";
 import { SwarmError } from "./errors.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./ip-address.ts";
@@ -32,9 +33,8 @@ export interface Host extends AsyncDisposable {
   readonly self: Contact;
   /** Where other nodes reach this one. */
   endpoints(): Endpoint[];
-  /** The routing table: nodes that were alive when they entered it. */
-  contacts(): Iterable<Contact>;
-  contact(id: string): Contact | undefined;
+  /** The routing table, which changes by itself: nodes that were alive when they entered it. */
+  readonly table: Omit<ContactIndex, "set" | "delete">;
   /** A stream of the protocol, over an existing connection or a new one. */
   openStream(contact: Contact, options: { readonly signal: AbortSignal }): Promise<Stream>;
   /** Connects to an address; the node there may have any id unless the address names one. Resolves with its id. */
@@ -102,7 +102,7 @@ const OFFER_INTERVAL_MS = 1_000;
 export async function openHost(options: HostOptions): Promise<Host> {
   const { policy, events } = options;
   const self = contactOf(peerIdFromPrivateKey(options.privateKey));
-  const table = new Map<string, Contact>();
+  const table = createContactIndex();
 
   const encrypters = {
     noise: noise(),
@@ -167,10 +167,10 @@ export async function openHost(options: HostOptions): Promise<Host> {
   const routingTable = (node.services.dht as unknown as { readonly routingTable: RoutingTable }).routingTable;
   routingTable.addEventListener("peer:add", (event) => {
     const contact = contactOf((event as CustomEvent<PeerId>).detail);
-    table.set(contact.id, contact);
+    table.set(contact);
     void describe(node, contact).then((described) => {
-      if (!table.has(contact.id)) return;
-      table.set(contact.id, described);
+      if (table.get(contact.id) === undefined) return;
+      table.set(described);
       events.joined(described);
     });
   });
@@ -179,13 +179,13 @@ export async function openHost(options: HostOptions): Promise<Host> {
     if (table.delete(contact.id)) events.left(contact);
   });
   node.addEventListener("peer:update", (event) => {
-    const known = table.get(contactOf(event.detail.peer.id).id);
+    const known = table.get(idOf(event.detail.peer.id));
     if (known === undefined) return;
     const endpoints = usableEndpoints(
       policy,
       event.detail.peer.addresses.map((each) => each.multiaddr),
     );
-    table.set(known.id, contactOf(known.peerId, endpoints));
+    table.set(contactOf(known.peerId, endpoints));
   });
   node.addEventListener("peer:connect", (event) => events.connected(event.detail));
   node.addEventListener("peer:disconnect", (event) => events.disconnected(event.detail));
@@ -196,7 +196,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
     const outside = new Map<string, PeerId>();
     for (const { remotePeer } of node.getConnections()) {
       const id = remotePeer.toString();
-      if (!table.has(contactOf(remotePeer).id)) outside.set(id, remotePeer);
+      if (table.get(idOf(remotePeer)) === undefined) outside.set(id, remotePeer);
     }
     for (const id of offers.keys()) if (!outside.has(id)) offers.delete(id);
     for (const [id, peerId] of outside) {
@@ -246,8 +246,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
         .getMultiaddrs()
         .map((address) => parseEndpoint(address.bytes))
         .filter((endpoint) => endpoint !== undefined),
-    contacts: () => table.values(),
-    contact: (id) => table.get(id),
+    table,
     async openStream(contact, { signal }) {
       const [open] = node.getConnections(contact.peerId).filter((connection) => connection.status === "open");
       if (open !== undefined) return open.newStream(KAD_PROTOCOL, { signal });

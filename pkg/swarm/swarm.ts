@@ -11,7 +11,7 @@ import { createJoining, type JoinOptions } from "./bootstrap/join.ts";
 import type { BootstrapPeer, BootstrapSource } from "./bootstrap/source.ts";
 import { type Contact, contactOf, type createContact, type IndexedContacts, idOf } from "./contact.ts";
 import { createContactBook } from "./contact-book.ts";
-import { createContactIndex, unionOf } from "./contact-index.ts";
+import { unionOf } from "./contact-index.ts";
 import { SwarmError } from "./errors.ts";
 import { type Host, type HostOptions, MAX_CONNECTIONS, openHost } from "./host.ts";
 import { openIdentity } from "./identity.ts";
@@ -120,16 +120,9 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   opening.defer(() => clearInterval(sweeper));
 
   const lastProvider: LastProvider = { sender: "", encoded: new Uint8Array(0), info: undefined };
-  /** The routing table by place. The contacts in it may have other addresses by now: the host knows. */
-  const index = createContactIndex();
-  const current = (contact: Contact): Contact => host.contact(contact.id) ?? contact;
-  const table: IndexedContacts = {
-    closest: (target, count) => index.closest(target, count).map(current),
-    [Symbol.iterator]: () => host.contacts()[Symbol.iterator](),
-  };
   const answerDeps: AnswerDeps = {
     self,
-    contacts: () => table,
+    contacts: () => host.table,
     isOwnKey: (key) => announcer.has(key),
     store,
     policy,
@@ -150,9 +143,9 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   /** Nodes in the routing table when this node looked around last. */
   let lookedAtPeers = 1;
   /** The routing table, then nodes that were only named. */
-  const known = (): IndexedContacts => unionOf(table, book.contacts());
+  const known = (): IndexedContacts => unionOf(host.table, book.contacts());
   function onLearned(contact: Contact): void {
-    if (contact.id === host.self.id || host.contact(contact.id) !== undefined) return;
+    if (contact.id === host.self.id || host.table.get(contact.id) !== undefined) return;
     if (!book.add(contact)) return;
     surprises++;
     announcer.joined(contact);
@@ -177,14 +170,12 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
       events: {
         joined(contact) {
           logger.debug("node joined the routing table", { peer: contact.peerId.toString() });
-          index.set(contact);
           announcer.joined(contact);
           if (looking === undefined && peerCount() >= lookedAtPeers * GROWN) lookAround({ isAgain: true });
           notify();
         },
         left(contact) {
           logger.debug("node left the routing table", { peer: contact.peerId.toString() });
-          index.delete(contact.id);
           book.remove(contact.id);
           announcer.left(contact);
           notify();
@@ -197,13 +188,13 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
         disconnected(peerId) {
           // Of so many nodes all cannot stay connected, and to dial one would end the connection to another.
           if (peerCount() > maxConnections * CROWDED) return;
-          verifySoon(host.contact(idOf(peerId)) ?? contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random()));
+          verifySoon(host.table.get(idOf(peerId)) ?? contactOf(peerId), VERIFY_DELAY_MS * (0.5 + random()));
         },
       },
     }),
   );
 
-  const peerCount = (): number => index.size;
+  const peerCount = (): number => host.table.size;
 
   let cachedSelf: { readonly contact: Contact; readonly readAtMs: number } | undefined;
   /** This node as others should see it. */
@@ -231,7 +222,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
   /** Looks after a node that fell silent; its records are hidden while it cannot be reached, so that nobody is sent to it. */
   function verifySoon(contact: Contact, delayMs = 0): void {
     if (closed || verifying.has(contact.id)) return;
-    const isMember = host.contact(contact.id) !== undefined || store.hasPeer(contact.id);
+    const isMember = host.table.get(contact.id) !== undefined || store.hasPeer(contact.id);
     store.setReachable(contact.id, false);
     if (verifying.size >= MAX_VERIFYING) return; // shown again when it connects
     verifying.add(contact.id);
@@ -258,7 +249,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     client: channels,
     policy,
     contacts: known,
-    contact: (id: string) => host.contact(id),
+    contact: host.table.get,
     named: book.contact,
     ...(deps.createContact === undefined ? {} : { createContact: deps.createContact }),
     isDistrusted: book.isDistrusted,
@@ -271,7 +262,7 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     options.lookup,
   );
   const announcer = createAnnouncer(
-    { logger, channels, contacts: known, trusted: () => table, self, now, random, onSilent },
+    { logger, channels, contacts: known, trusted: () => host.table, self, now, random, onSilent },
     options.announce,
   );
 
@@ -298,10 +289,10 @@ export async function openSwarm(deps: SwarmDeps, options: SwarmOptions): Promise
     );
     const contact = contactOf(peerIdFromString(id));
     await until(
-      () => host.contact(contact.id) !== undefined,
+      () => host.table.get(contact.id) !== undefined,
       AbortSignal.any([signal, AbortSignal.timeout(ENTER_TIMEOUT_MS)]),
     );
-    if (host.contact(contact.id) === undefined)
+    if (host.table.get(contact.id) === undefined)
       throw new SwarmError({ code: "SWARM_PEER_UNREACHABLE", message: `${id} is no member of the swarm` });
   }
 

@@ -2,6 +2,7 @@
 import type { Connection, Stream } from "@libp2p/interface";
 import { multiaddr } from "@multiformats/multiaddr";
 import { type Contact, contactOf, createContact } from "../contact.ts";
+import { type ContactIndex, createContactIndex } from "../contact-index.ts";
 import { SwarmError } from "../errors.ts";
 import type { Host, HostOptions } from "../host.ts";
 import { type Endpoint, parseEndpoint } from "../ip-address.ts";
@@ -245,7 +246,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     const refreshDeps = {
       client: channels,
       policy,
-      contacts: () => buckets.contacts.values(),
+      contacts: () => buckets.contacts,
       selfId: contact.id,
       onSilent: () => {},
     };
@@ -282,8 +283,7 @@ export function createVirtualNetwork(clock: VirtualClock, options: VirtualNetwor
     return {
       self: contact,
       endpoints: () => [endpoint],
-      contacts: () => buckets.contacts.values(),
-      contact: (id) => buckets.contacts.get(id),
+      table: buckets.contacts,
       openStream: (to) => openStream(host, byId.get(to.id)),
       async connect(addresses) {
         for (const text of addresses) {
@@ -345,7 +345,7 @@ function randomTarget(): Buffer {
 }
 
 interface Buckets {
-  readonly contacts: Map<string, Contact>;
+  readonly contacts: Omit<ContactIndex, "set" | "delete">;
   add(contact: Contact): Promise<boolean>;
   remove(contact: Contact): boolean;
 }
@@ -362,7 +362,7 @@ interface Bucket {
  * place; in a full bucket the eldest are pinged instead.
  */
 function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Promise<boolean>): Buckets {
-  const contacts = new Map<string, Contact>();
+  const contacts = createContactIndex();
   const adding = new Set<string>();
   const whole: Bucket = { bits: 0, members: [], quietUntilMs: 0 };
   /** The bucket of each longest prefix. */
@@ -384,12 +384,12 @@ function createBuckets(clock: VirtualClock, isSilent: (contact: Contact) => Prom
   }
 
   async function add(contact: Contact, isAlive = false): Promise<boolean> {
-    if (contacts.has(contact.id)) return false;
+    if (contacts.get(contact.id) !== undefined) return false;
     const bucket = bucketOf(contact);
     if (bucket.members.length < BUCKET_SIZE) {
       if (!isAlive) return !(await isSilent(contact)) && add(contact, true);
       bucket.members.push({ contact, pingedAtMs: clock.now() });
-      contacts.set(contact.id, contact);
+      contacts.set(contact);
       return true;
     }
     if (bucket.bits < MAX_PREFIX_BITS) {
