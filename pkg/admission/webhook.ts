@@ -25,10 +25,13 @@ export function createShootWebhook(deps: ShootWebhookDeps, options: JudgeShootOp
     async review(body, cancel) {
       const review = await answerReview(
         body,
-        async (request) => {
-          const verdict = judgeShoot(request, options);
-          log(deps.logger, request, verdict);
-          return verdict;
+        {
+          readsOldObject: true,
+          async judge(request) {
+            const verdict = judgeShoot(request, options);
+            log(deps.logger, request, verdict);
+            return verdict;
+          },
         },
         cancel,
       );

@@ -9,7 +9,7 @@ export interface AdmissionRequest {
   readonly name?: string;
   /** Raw JSON; absent or null for DELETE. */
   readonly object?: unknown;
-  /** Raw JSON; absent or null for CREATE. */
+  /** Raw JSON; absent or null for CREATE; may be absent for a judge that does not read it. */
   readonly oldObject?: unknown;
 }
 
@@ -28,10 +28,11 @@ export type AdmissionVerdict =
       readonly message: string;
     };
 
-export type AdmissionJudge = (
-  request: AdmissionRequest,
-  options: { readonly signal: AbortSignal },
-) => Promise<AdmissionVerdict>;
+export interface AdmissionJudge {
+  /** False: requests come without `oldObject` where that spares reading it, as it is half of an update. */
+  readonly readsOldObject: boolean;
+  judge(request: AdmissionRequest, options: { readonly signal: AbortSignal }): Promise<AdmissionVerdict>;
+}
 
 /** `AdmissionReview` with a response, to be sent as JSON with HTTP status 200. */
 export interface AdmissionReview {
@@ -80,22 +81,41 @@ export async function answerReview(
   if (Buffer.byteLength(body) > maxBytes) {
     return answer(VERSIONS[0] as string, "", deny(413, `the body is larger than ${maxBytes} bytes`));
   }
-  const review = readReview(body);
+  const bytes = bytesOf(body);
+  const review = (judge.readsOldObject ? undefined : readHead(bytes)) ?? readReview(bytes.toString());
   if (typeof review === "string") return answer(VERSIONS[0] as string, "", deny(400, review));
   const { apiVersion, request } = review;
   try {
-    return answer(apiVersion, request.uid, await judge(request, options));
+    return answer(apiVersion, request.uid, await judge.judge(request, options));
   } catch (error) {
     return answer(apiVersion, request.uid, deny(500, errorMessage(error)));
   }
 }
 
-function readReview(
-  body: Uint8Array | string,
-): { readonly apiVersion: string; readonly request: AdmissionRequest } | string {
+interface ReadReview {
+  readonly apiVersion: string;
+  readonly request: AdmissionRequest;
+}
+
+const OLD_OBJECT = ',"oldObject":';
+
+/**
+ * What comes before the old object: the API server writes fields in the order of their Go type, and none that is read
+ * here follows. Undefined when that is not so. A cut anywhere but between two fields of `request` leaves no JSON.
+ */
+function readHead(body: Buffer): ReadReview | undefined {
+  const endBytes = body.indexOf(OLD_OBJECT);
+  if (endBytes < 0) return undefined;
+  const review = readReview(`${body.toString("utf8", 0, endBytes)}}}`);
+  if (typeof review === "string") return undefined;
+  const { namespace, name, object } = review.request;
+  return namespace === undefined || name === undefined || object === undefined ? undefined : review;
+}
+
+function readReview(body: string): ReadReview | string {
   let review: unknown;
   try {
-    review = JSON.parse(typeof body === "string" ? body : textOf(body));
+    review = JSON.parse(body);
   } catch {
     return "the body is not JSON";
   }
@@ -115,9 +135,11 @@ function readReview(
   return { apiVersion, request: request as unknown as AdmissionRequest };
 }
 
-/** Without a copy of the bytes: an object of some hundred kilobytes is normal. */
-function textOf({ buffer, byteOffset, byteLength }: Uint8Array): string {
-  return Buffer.from(buffer, byteOffset, byteLength).toString("utf8");
+/** Without a copy: an object of some hundred kilobytes is normal. */
+function bytesOf(body: Uint8Array | string): Buffer {
+  return typeof body === "string"
+    ? Buffer.from(body)
+    : Buffer.from(body.buffer, body.byteOffset, body.byteLength);
 }
 
 function answer(apiVersion: string, uid: string, verdict: AdmissionVerdict): AdmissionReview {

@@ -75,8 +75,7 @@ export function judgeContext(context: OSCContext | undefined, options: NodeOptio
   if (isSet(extension.metadata?.deletionTimestamp)) return leave("the Extension is being deleted");
   const status = extension.status?.providerStatus;
   if (isPresent(status)) {
-    const { apiVersion: _apiVersion, kind: _kind, image, ...rest } = parseStatus(status);
-    return { kind: "change", node: { ...options, ...rest, image: image ?? options.image } };
+    return { kind: "change", node: settingsOf(status, options) };
   }
   if (shoot.spec?.hibernation?.enabled === true) return leave("the Shoot is hibernated");
   return {
@@ -99,23 +98,39 @@ function isPresent(value: unknown): boolean {
 
 /** While replicas are replaced, the leader may be of a newer version than the webhook that reads what it reports. */
 const decodeStatus = createDecoder<SpegelStatus>(SpegelStatusSchema, { unknownFields: "leave out" });
-/** By the object that was decoded: one that comes from a cache is the same until the Extension changes. */
-const decodedStatuses = new WeakMap<object, SpegelStatus>();
+/** By the status that was decoded: one that comes from a cache is the same object until the Extension changes. */
+const decoded = new WeakMap<object, { readonly options: NodeOptions; readonly node: NodeSettings }>();
+
+function settingsOf(raw: unknown, options: NodeOptions): NodeSettings {
+  const known = decoded.get(raw as object);
+  if (known?.options === options) return known.node;
+  const { apiVersion: _apiVersion, kind: _kind, image, ...rest } = parseStatus(raw);
+  const node = { ...options, ...rest, image: image ?? options.image };
+  decoded.set(raw as object, { options, node });
+  return node;
+}
 
 function parseStatus(raw: unknown): SpegelStatus {
-  const known = decodedStatuses.get(raw as object);
-  if (known) return known;
   const path = "Extension.status.providerStatus";
   try {
     const status = decodeStatus(raw, path);
     const ports = new Set(SPEGEL_PORT_FIELDS.map((field) => status[field]));
-    if (ports.size === SPEGEL_PORT_FIELDS.length) {
-      decodedStatuses.set(raw as object, status);
-      return status;
-    }
+    if (ports.size === SPEGEL_PORT_FIELDS.length) return status;
     throw new OSCError({ code: "OSC_STATUS_INVALID", message: `${path}: two of its ports are equal` });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     throw new OSCError({ code: "OSC_STATUS_INVALID", message: error.message });
   }
+}
+
+/** Made once for settings, which are the same object for all node configurations of a Shoot. */
+export function oncePerNode<T>(make: (node: NodeSettings) => T): (node: NodeSettings) => T {
+  const made = new WeakMap<NodeSettings, { readonly value: T }>();
+  return (node) => {
+    const known = made.get(node);
+    if (known) return known.value;
+    const value = make(node);
+    made.set(node, { value });
+    return value;
+  };
 }

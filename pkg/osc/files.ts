@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { FileContent, OperatingSystemConfig } from "#api/gardener";
+import type { File, FileContent, OperatingSystemConfig } from "#api/gardener";
 import {
   CA_CERTIFICATE_FILE,
   CERTIFICATE_DIRECTORY,
@@ -10,7 +10,7 @@ import {
   SPEGEL_BINARY_PATH_IN_IMAGE,
   SPEGEL_LIBRARIES,
 } from "#nodelayout";
-import type { NodeSettings } from "./context.ts";
+import { type NodeSettings, oncePerNode } from "./context.ts";
 import { removeFile, upsertFile } from "./draft.ts";
 
 const MODE_EXECUTABLE = 0o755;
@@ -23,49 +23,40 @@ export const CERTIFICATE_PATHS = [CA_CERTIFICATE_FILE, CLIENT_CERTIFICATE_FILE, 
 
 /** The daemon and its libraries, taken out of their image by the node agent. */
 export function addExecutable(osc: OperatingSystemConfig, node: NodeSettings): OperatingSystemConfig {
-  const files = [
+  return executableFiles(node).reduce(upsertFile, osc);
+}
+
+const executableFiles = oncePerNode(({ image }): readonly File[] =>
+  [
     { path: SPEGEL_BINARY_PATH, pathInImage: SPEGEL_BINARY_PATH_IN_IMAGE, permissions: MODE_EXECUTABLE },
     ...SPEGEL_LIBRARIES.map((library) => ({ ...library, permissions: MODE_PUBLIC })),
-  ];
-  return files.reduce(
-    (draft, { path, pathInImage, permissions }) =>
-      upsertFile(draft, {
-        path,
-        permissions,
-        content: { imageRef: { image: node.image, filePathInImage: pathInImage } },
-      }),
-    osc,
-  );
-}
+  ].map(({ path, pathInImage, permissions }) => ({
+    path,
+    permissions,
+    content: { imageRef: { image, filePathInImage: pathInImage } },
+  })),
+);
 
 /** The client certificate for the bootstrapper, by reference: no key ever stands in the object itself. */
 export function addCertificates(osc: OperatingSystemConfig, node: NodeSettings): OperatingSystemConfig {
-  const sources = [
+  return certificateFiles(node).reduce(upsertFile, osc);
+}
+
+const certificateFiles = oncePerNode((node): readonly File[] =>
+  [
     { name: node.caBundleSecretName, dataKey: "bundle.crt", permissions: MODE_PUBLIC },
     { name: node.clientSecretName, dataKey: "tls.crt", permissions: MODE_PUBLIC },
     { name: node.clientSecretName, dataKey: "tls.key", permissions: MODE_SECRET },
-  ];
-  return sources.reduce(
-    (draft, { name, dataKey, permissions }, index) =>
-      upsertFile(draft, {
-        path: CERTIFICATE_PATHS[index] as string,
-        permissions,
-        content: { secretRef: { name, dataKey } },
-      }),
-    osc,
-  );
-}
+  ].map(({ name, dataKey, permissions }, index) => ({
+    path: CERTIFICATE_PATHS[index] as string,
+    permissions,
+    content: { secretRef: { name, dataKey } },
+  })),
+);
 
 /** A script that is small enough to stand in the object. */
-export function addScript(
-  osc: OperatingSystemConfig,
-  file: { readonly path: string; readonly text: string },
-): OperatingSystemConfig {
-  return upsertFile(osc, {
-    path: file.path,
-    permissions: MODE_EXECUTABLE,
-    content: inline(file.text),
-  });
+export function scriptFile(path: string, text: string): File {
+  return { path, permissions: MODE_EXECUTABLE, content: inline(text) };
 }
 
 /** True when the daemon has settings that a unit cannot take: systemd would read signs of its own into expressions. */

@@ -15,18 +15,18 @@ import {
   TEXTFILE_DIRECTORY,
   TEXTFILE_NAME,
 } from "#nodelayout";
-import type { NodeSettings } from "./context.ts";
-import { upsertUnit } from "./draft.ts";
-import { addScript, CERTIFICATE_PATHS, hasConfiguration } from "./files.ts";
+import { type NodeSettings, oncePerNode } from "./context.ts";
+import { upsertFile, upsertUnit } from "./draft.ts";
+import { CERTIFICATE_PATHS, hasConfiguration, scriptFile } from "./files.ts";
 import { METRICS_SCRIPT } from "./metrics-script.ts";
 
 const STATE_ROOT = "/var/lib/";
+const SCRIPT = scriptFile(SPEGEL_METRICS_SCRIPT_PATH, METRICS_SCRIPT);
 const TEXTFILE_PATH = `${TEXTFILE_DIRECTORY}/${TEXTFILE_NAME}`;
 
 /** Both units and the script. `filePaths` names every file a unit consumes, so that a change restarts it. */
 export function addUnits(osc: OperatingSystemConfig, node: NodeSettings): OperatingSystemConfig {
-  const withScript = addScript(osc, { path: SPEGEL_METRICS_SCRIPT_PATH, text: METRICS_SCRIPT });
-  return upsertUnit(upsertUnit(withScript, spegelUnit(node)), metricsUnit(node));
+  return upsertUnit(upsertUnit(upsertFile(osc, SCRIPT), spegelUnit(node)), metricsUnit(node));
 }
 
 /** The registry port of the `spegel.service` an earlier call has written into this object, if any. */
@@ -36,8 +36,8 @@ export function writtenRegistryPort(osc: OperatingSystemConfig): number | undefi
   return port === undefined ? undefined : Number(port);
 }
 
-function spegelUnit(node: NodeSettings): Unit {
-  return {
+const spegelUnit = oncePerNode(
+  (node): Unit => ({
     name: SPEGEL_UNIT_NAME,
     command: "start",
     enable: true,
@@ -48,18 +48,18 @@ function spegelUnit(node: NodeSettings): Unit {
       ...CERTIFICATE_PATHS,
       ...(hasConfiguration(node) ? [CONFIGURATION_FILE] : []),
     ],
-  };
-}
+  }),
+);
 
-function metricsUnit(node: NodeSettings): Unit {
-  return {
+const metricsUnit = oncePerNode(
+  (node): Unit => ({
     name: SPEGEL_METRICS_UNIT_NAME,
     command: "start",
     enable: true,
     content: metricsUnitText(node),
     filePaths: [SPEGEL_METRICS_SCRIPT_PATH],
-  };
-}
+  }),
+);
 
 /**
  * The daemon. It starts before kubelet, and kubelet never waits for it: `Type=simple` counts as started at once.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { hasCode } from "#errors";
-import { type AdmissionReview, type AdmissionVerdict, answerReview } from "#http";
+import { type AdmissionJudge, type AdmissionReview, type AdmissionVerdict, answerReview } from "#http";
 import type { LogFields, Logger } from "#log";
 import type { LoadContext } from "./context.ts";
 import { type Mutation, mutateOSC } from "./mutate.ts";
@@ -31,33 +31,30 @@ export interface OSCWebhook {
  */
 export function createOSCWebhook(deps: OSCWebhookDeps, options: OSCOptions): OSCWebhook {
   const nodeOptions = resolveOptions(options);
-  return {
-    review: (body, options) =>
-      answerReview(
-        body,
-        async ({ operation, namespace, name, object }, requestOptions) => {
-          if (operation !== "CREATE" && operation !== "UPDATE") return { allowed: true };
-          if (namespace === undefined || namespace === "") return deny(400, "request.namespace is missing");
-          const log = (level: "debug" | "warn" | "error", message: string, fields: LogFields): void =>
-            deps.logger[level](message, { namespace, name, ...fields });
-          try {
-            const request = {
-              namespace,
-              loadContext: deps.loadContext,
-              get signal() {
-                return requestOptions.signal;
-              },
-            };
-            return toVerdict(await mutateOSC(object, request, nodeOptions), log);
-          } catch (error) {
-            log("error", "OperatingSystemConfig could not be changed", { err: error });
-            if (hasCode(error, "OSC_OBJECT_INVALID")) return deny(400, error.message);
-            throw error;
-          }
-        },
-        options,
-      ),
+  const judge: AdmissionJudge = {
+    readsOldObject: false,
+    async judge({ operation, namespace, name, object }, cancel) {
+      if (operation !== "CREATE" && operation !== "UPDATE") return { allowed: true };
+      if (namespace === undefined || namespace === "") return deny(400, "request.namespace is missing");
+      const log = (level: "debug" | "warn" | "error", message: string, fields: LogFields): void =>
+        deps.logger[level](message, { namespace, name, ...fields });
+      try {
+        const request = {
+          namespace,
+          loadContext: deps.loadContext,
+          get signal() {
+            return cancel.signal;
+          },
+        };
+        return toVerdict(await mutateOSC(object, request, nodeOptions), log);
+      } catch (error) {
+        log("error", "OperatingSystemConfig could not be changed", { err: error });
+        if (hasCode(error, "OSC_OBJECT_INVALID")) return deny(400, error.message);
+        throw error;
+      }
+    },
   };
+  return { review: (body, cancel) => answerReview(body, judge, cancel) };
 }
 
 function toVerdict(

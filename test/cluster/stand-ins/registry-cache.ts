@@ -4,7 +4,13 @@
  * replaces the whole entries of its upstreams or appends them, and neither reads nor keeps the hosts of others.
  */
 import type { OperatingSystemConfig, RegistryConfig } from "#api/gardener";
-import { type AdmissionVerdict, answerReview, createCertificateSource, createHTTPServer } from "#http";
+import {
+  type AdmissionJudge,
+  type AdmissionVerdict,
+  answerReview,
+  createCertificateSource,
+  createHTTPServer,
+} from "#http";
 import { silentLogger } from "#log";
 import { createKeyPair, issueAuthority, issueLeaf } from "#pki";
 import type { RawClient } from "../../kit/kube-parts/index.ts";
@@ -35,6 +41,7 @@ const ENTRIES: readonly RegistryConfig[] = [
     hosts: [{ url: MIRROR_HOST, capabilities: ["pull"], overridePath: true }],
   },
 ];
+const JUDGE: AdmissionJudge = { readsOldObject: false, judge: async ({ object }) => judge(object) };
 const PATH = "/webhooks/registry-cache";
 const HOUR_MS = 3_600_000;
 
@@ -68,7 +75,7 @@ export async function startRegistryCache(
             method: "POST",
             path: PATH,
             async handle({ body, signal }) {
-              const review = await answerReview(body, async ({ object }) => judge(object), { signal });
+              const review = await answerReview(body, JUDGE, { signal });
               return { status: 200, contentType: "application/json", body: JSON.stringify(review) };
             },
           },
