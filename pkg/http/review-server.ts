@@ -22,6 +22,8 @@ export interface ReviewServerDeps {
   readonly logger: Logger;
   /** Told why there is no certificate yet, each time that it could not be loaded at the start. */
   readonly onWaiting?: (reason: string) => void;
+  /** Called for every request that was answered, with the time since it was there to its last byte. */
+  readonly onAnswered?: (durationMs: number) => void;
 }
 
 export interface ReviewServerOptions {
@@ -50,12 +52,12 @@ export async function openReviewServer(
   deps: ReviewServerDeps,
   options: ReviewServerOptions,
 ): Promise<HTTPServer> {
-  const { webhook, certificates, logger } = deps;
+  const { webhook, certificates, logger, onAnswered } = deps;
   await using parts = new AsyncDisposableStack();
   const source = await loadFirst(deps, options);
   const server = parts.use(
     await createHTTPServer(
-      { logger, certificates: source },
+      { logger, certificates: source, ...(onAnswered && { onAnswered }) },
       {
         address: options.address,
         maxBodyBytes: MAX_REVIEW_BYTES,

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import type { IncomingMessage } from "node:http";
+import { request } from "node:https";
+import { json } from "node:stream/consumers";
 import { test } from "node:test";
-import type { ServerCertificate } from "#http";
+import type { AdmissionReview, ServerCertificate } from "#http";
 import { createKubeClient, parseKubeConfig } from "#kube";
 import { silentLogger } from "#log";
 import { createMetrics } from "#metrics";
@@ -90,6 +93,30 @@ test("a program is ready once its webhook has a certificate, and no longer when 
   await program[Symbol.asyncDispose]();
   await program.finished;
   assert.deepEqual(states, ["0", "0", "1", "0"]);
+});
+
+test("a program counts how long its webhook takes to answer", async () => {
+  const deps = await parts();
+  await using _client = deps.client;
+  const certificate = issueCertificate();
+  const review = async (): Promise<AdmissionReview> => ({
+    apiVersion: "admission.k8s.io/v1",
+    kind: "AdmissionReview",
+    response: { uid: "u", allowed: true },
+  });
+  const webhook = { path: "/webhook", webhook: { review }, certificates: { load: async () => certificate } };
+  await using program = await openWebhookProgram({ ...deps, webhook, lead: aborted }, OPTIONS);
+  const [host, port] = program.webhookAddress?.split(":") ?? [];
+  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+    const init = { host, port, path: "/webhook", method: "POST", ca: certificate.certificatePem };
+    request({ ...init, servername: "webhook", checkServerIdentity: () => undefined }, resolve)
+      .on("error", reject)
+      .end("{}");
+  });
+  assert.deepEqual(await json(answer), await review());
+  const rendered = await deps.metrics.render();
+  assert.match(rendered, /^registry_spegel_webhook_duration_seconds_count 1$/m);
+  assert.match(rendered, /^registry_spegel_webhook_duration_seconds_bucket\{le="10"\} 1$/m);
 });
 
 test("a program without a webhook is ready at once", async () => {

@@ -50,6 +50,12 @@ export interface WebhookProgram extends AsyncDisposable {
   readonly finished: Promise<void>;
 }
 
+const WEBHOOK_DURATION = {
+  name: "registry_spegel_webhook_duration_seconds",
+  help: "Time from the last byte of a request to the webhook to its answer.",
+  buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+} as const;
+
 /**
  * Starts probes, metrics and the webhook on every replica, then the work of the leader; disposing ends them in
  * reverse. It is ready while it serves the webhook and is not stopping, and says so in `registry_spegel_ready`.
@@ -72,6 +78,7 @@ export async function openWebhookProgram(
   );
   const health = parts.use(await createProbeServer({ notReady }, { address: options.healthBindAddress }));
   const scraped = parts.use(await createProbeServer({ metrics }, { address: options.metricsBindAddress }));
+  const duration = webhook && metrics.histogram(WEBHOOK_DURATION);
   const server =
     webhook &&
     parts.use(
@@ -80,6 +87,7 @@ export async function openWebhookProgram(
           ...webhook,
           logger,
           onWaiting: (reason) => void (missing = `the webhook has no certificate yet: ${reason}`),
+          onAnswered: (durationMs) => duration?.observe(durationMs / 1000),
         },
         {
           path: webhook.path,

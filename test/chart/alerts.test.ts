@@ -232,7 +232,8 @@ function rulesOfProgram(groups: Groups, folders: readonly string[]): void {
     );
     const used = rulesOf(groups).flatMap(({ expr }) => expr.match(/registry_spegel_[a-z_]+/g) ?? []);
     assert.ok(new Set(used).size >= 4);
-    for (const name of used) assert.ok(known.has(name.replace(/_count$/, "")), `${name} is no metric`);
+    for (const name of used)
+      assert.ok(known.has(name.replace(/_(count|bucket)$/, "")), `${name} is no metric`);
   });
 
   it("say what to do", () => {
@@ -242,6 +243,7 @@ function rulesOfProgram(groups: Groups, folders: readonly string[]): void {
 }
 
 const EXPIRATION = "registry_spegel_webhook_certificate_expiration_timestamp_seconds";
+const DURATION = "registry_spegel_webhook_duration_seconds_bucket";
 const REGISTRATION = "registry_spegel_webhook_registration_timestamp_seconds";
 
 describe("the alerts of a seed", () => {
@@ -261,6 +263,10 @@ describe("the alerts of a seed", () => {
     [`registry_spegel_extension_runs_total{${app}, pod="a", result="error"}`]: "0+0.1x1440",
     [`registry_spegel_osc_reviews_total{${app}, pod="a", result="allowed"}`]: "0+5x1440",
     [`registry_spegel_osc_reviews_total{${app}, pod="a", result="denied"}`]: "0+1x1440",
+    [`${DURATION}{${app}, pod="a", le="0.01"}`]: "0+5x1440",
+    [`${DURATION}{${app}, pod="a", le="1"}`]: "0+6x1440",
+    [`${DURATION}{${app}, pod="a", le="2.5"}`]: "0+6x1440",
+    [`${DURATION}{${app}, pod="a", le="+Inf"}`]: "0+6x1440",
   };
 
   stories(groups, healthy, {
@@ -299,6 +305,12 @@ describe("the alerts of a seed", () => {
       }),
       atMinutes: 60,
       firing: [{ labels: {} }],
+    },
+    RegistrySpegelWebhookSlow: {
+      // Half of the answers take between one second and two and a half.
+      change: (series) => replaced(series, /duration_seconds_bucket.*le="(0.01|1)"/, "0+3x1440"),
+      atMinutes: 60,
+      firing: [{ labels: {}, filledIn: { "$value | humanizeDuration": "2.47s" } }],
     },
   });
 

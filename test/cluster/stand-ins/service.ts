@@ -42,7 +42,7 @@ export async function openService(): Promise<ServiceStandIn> {
       [onward, client],
     ] as const) {
       sockets.add(from);
-      from.pipe(to);
+      from.setNoDelay().pipe(to);
       from.on("error", () => to.destroy());
       from.on("close", () => {
         sockets.delete(from);
