@@ -5,7 +5,7 @@ import { type Contact, closest, createContact } from "./contact.ts";
 import { binaryBytes, binaryString, kademliaIdOf, multihashOf } from "./key.ts";
 import { encodeMessage, encodePeer, MessageType } from "./protocol/message.ts";
 import { explore, type SearchOptions, search } from "./search.ts";
-import { seededRandom } from "./testing/virtual-clock.ts";
+import { installVirtualClock, seededRandom } from "./testing/virtual-clock.ts";
 import {
   contactNumber,
   createVirtualSwarm,
@@ -311,6 +311,47 @@ describe("an exploration", () => {
     const { known, requests } = await look({});
     assert.ok(known >= 950, `${known} of 999 known`);
     assert.ok(requests <= (128 + 256) * 4, `${requests} questions`);
+  });
+
+  it("of all parts learns within seconds who is left when half of a large swarm has become unreachable", async () => {
+    using clock = installVirtualClock(seededRandom(1));
+    const [asker] = swarm.nodes;
+    assert.ok(asker);
+    const client = swarm.client(asker.contact);
+    const isLeft = ({ low }: Contact): boolean => low % 2 === 0;
+    const known = new Map(asker.table.map((contact) => [contact.id, contact]));
+    const silent = new Set<string>();
+    let requests = 0;
+    const stop = new AbortController();
+    const exploring = explore(
+      {
+        client: {
+          async request(contact, frames, options) {
+            requests++;
+            if (isLeft(contact)) return client.request(contact, frames, options);
+            await new Promise<void>((resolve) => clock.after(2_000, resolve));
+            throw new Error("dial timed out");
+          },
+        },
+        policy: openPolicy,
+        contacts: () => known.values(),
+        isDistrusted: (id) => silent.has(id),
+        selfId: asker.contact.id,
+        onLearned: (contact) => known.set(contact.id, contact),
+        onSilent({ id }) {
+          known.delete(id);
+          silent.add(id);
+        },
+      },
+      { self: asker.contact, random: seededRandom(1), signal: stop.signal },
+    );
+    await clock.advance(20_000);
+    stop.abort();
+    await exploring;
+    const left = swarm.nodes.filter(({ contact }) => isLeft(contact) && contact !== asker.contact).length;
+    const learned = [...known.values()].filter(isLeft).length;
+    assert.ok(learned >= 0.9 * left, `${learned} of ${left} known`);
+    assert.ok(requests <= (128 + 256) * 6, `${requests} questions`);
   });
 
   it("of a choice of the parts costs the same in a swarm of any size", async () => {

@@ -238,9 +238,13 @@ const REGION_SIZE = REPLICATION / 2;
 const MAX_REGIONS = 256;
 const EXPLORE_PARALLELISM = 4;
 const REGION_SEARCH = { parallelism: 2, resiliency: 3, maxRequests: 8, slowAfterMs: 1_000 } as const;
-/** From so many parts on two answers about each do: those about its neighbours tell of it as well. */
+/**
+ * From so many parts on two answers about each do: those about its neighbours tell of it as well. A node that does not
+ * answer soon is passed over: when the network has just parted, half of those asked are lost, and who joined a moment
+ * before would hear too late of the nodes where others look for its records.
+ */
 const MANY_REGIONS = 32;
-const MANY_REGIONS_SEARCH = { parallelism: 1, resiliency: 2, maxRequests: 4, slowAfterMs: 1_000 } as const;
+const MANY_REGIONS_SEARCH = { parallelism: 1, resiliency: 2, maxRequests: 6, slowAfterMs: 250 } as const;
 /** The distances that `distanceTo` gives are below this. */
 const KEY_SPACE = 2 ** 48;
 
