@@ -640,13 +640,36 @@ for (const outcome of ["succeeds", "fails"] as const) {
   });
 }
 
+test("nothing is deleted because an API server does not serve Extensions for a moment", async () => {
+  seedExtension();
+  await run();
+  certificateCalls = [];
+  const status = { method: "PATCH", path: /registry-spegel\/status$/ };
+  for (const served of [0, 1]) {
+    seedExtension();
+    using faults = new DisposableStack();
+    for (let count = 0; count < served; count++)
+      faults.use(seed.faults.inject({ ...status, times: 1 }, { after: Promise.resolve() }));
+    faults.use(seed.faults.inject(status, { status: 404 }));
+    await assert.rejects(run(), { code: "KUBE_UNAVAILABLE" });
+  }
+  assert.ok(!certificateCalls.some((call) => call.startsWith("remove")), certificateCalls.join());
+  assert.ok(seed.get("Deployment", "registry-spegel-bootstrapper", NAMESPACE));
+});
+
 test("an Extension that vanishes while it migrates keeps what goes along with the Shoot", async () => {
   seedExtension();
   await run();
   seedExtension("migrate");
   certificateCalls = [];
-  seed.faults.inject({ method: "PATCH", path: /registry-spegel\/status$/ }, { status: 404 });
-  await run();
+  const client: KubeClient = {
+    ...deps.client,
+    mergePatchStatus(...request) {
+      seed.remove("Extension", "registry-spegel", NAMESPACE);
+      return deps.client.mergePatchStatus(...request);
+    },
+  };
+  await runExtension({ ...deps, client }, KEY, { signal, timeoutMs: 180_000 });
   assert.deepEqual(certificateCalls, []);
   assert.ok(shoot.get("ClusterRole", "extensions.gardener.cloud:registry-spegel:bootstrapper"));
 });

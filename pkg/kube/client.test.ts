@@ -243,6 +243,18 @@ test("a mistake in the namespace is refused before anything is sent", async () =
   assert.equal(server.requests.length, 0);
 });
 
+test("a 404 that names no object is not taken for its absence", async () => {
+  const secret = { namespace: "default", name: "x" };
+  for (let times = 0; times < 3; times++) server.faults.inject({ times: 1 }, { status: 404 });
+  await assert.rejects(client.find(SECRETS, secret, cancel), {
+    code: "KUBE_UNAVAILABLE",
+    message: /does not serve it \(yet\)/,
+  });
+  await failsWith(client.delete(SECRETS, secret, cancel), "KUBE_UNAVAILABLE");
+  await failsWith(client.mergePatch(SECRETS, secret, {}, cancel), "KUBE_UNAVAILABLE");
+  assert.equal(await client.find(SECRETS, secret, cancel), undefined);
+});
+
 test("names are encoded, so that none can address another object", async () => {
   await failsWith(
     client.get(SECRETS, { namespace: "default", name: "../../nodes" }, cancel),

@@ -42,6 +42,7 @@ export interface StatusBody {
   readonly message?: unknown;
   readonly reason?: unknown;
   readonly code?: unknown;
+  readonly details?: unknown;
 }
 
 const MAX_MESSAGE_LENGTH = 1000;
@@ -50,12 +51,22 @@ const MAX_MESSAGE_LENGTH = 1000;
 export function errorOfStatus(what: string, status: number, body: StatusBody | undefined): KubeError {
   const reason = typeof body?.reason === "string" ? body.reason : undefined;
   const told = typeof body?.message === "string" ? `: ${body.message.slice(0, MAX_MESSAGE_LENGTH)}` : "";
+  const isUnserved = status === 404 && !namesObject(body);
   return new KubeError({
-    code: codeOfStatus(status, reason),
-    message: `${what} was answered with ${status}${told}`,
+    code: isUnserved ? "KUBE_UNAVAILABLE" : codeOfStatus(status, reason),
+    message: `${what} was answered with ${status}${told}${isUnserved ? "; the API server does not serve it (yet)" : ""}`,
     status,
     reason,
   });
+}
+
+/**
+ * A 404 about an object names it. One that does not, such as that of an API server that has not loaded its
+ * CustomResourceDefinitions yet, or of a proxy, says nothing about whether the object exists.
+ */
+function namesObject(body: StatusBody | undefined): boolean {
+  const name = (body?.details as { readonly name?: unknown } | null | undefined)?.name;
+  return typeof name === "string" && name !== "";
 }
 
 function codeOfStatus(status: number, reason: string | undefined): KubeErrorCode {

@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { request as httpRequest, type IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { createInterface } from "node:readline";
+import { text } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 
 /** An API server under test, with an admin's token. */
@@ -20,6 +21,7 @@ interface Body {
   readonly kind: string;
   readonly code: number;
   readonly reason: string;
+  readonly details: { readonly name: string };
   readonly metadata: {
     readonly name: string;
     readonly namespace: string;
@@ -76,7 +78,7 @@ export function apiServerCompliance(name: string, setup: () => Promise<ApiTarget
       contentType = "application/json",
       token = target.token,
     ) {
-      const text = body === undefined ? undefined : JSON.stringify(body);
+      const sent = body === undefined ? undefined : JSON.stringify(body);
       return new Promise<IncomingMessage>((resolve, reject) => {
         const options = {
           method,
@@ -84,9 +86,9 @@ export function apiServerCompliance(name: string, setup: () => Promise<ApiTarget
           headers: {
             authorization: `Bearer ${token}`,
             // A length must be given: Node sends the body of a DELETE unframed without it.
-            ...(text !== undefined && {
+            ...(sent !== undefined && {
               "content-type": contentType,
-              "content-length": Buffer.byteLength(text),
+              "content-length": Buffer.byteLength(sent),
             }),
           },
         };
@@ -94,7 +96,7 @@ export function apiServerCompliance(name: string, setup: () => Promise<ApiTarget
           ? httpsRequest(target.url + path, { ...options, ca: target.caCertificate }, resolve)
           : httpRequest(target.url + path, options, resolve);
         request.on("error", reject);
-        request.end(text);
+        request.end(sent);
       });
     }
 
@@ -171,16 +173,22 @@ export function apiServerCompliance(name: string, setup: () => Promise<ApiTarget
       failure(await call("POST", secrets, secret("twice")), 409, "AlreadyExists");
     });
 
-    test("what does not exist is 404, for objects, namespaces and resources", async () => {
-      failure(await call("GET", `${secrets}/absent`), 404, "NotFound");
-      failure(await call("DELETE", `${secrets}/absent`), 404, "NotFound");
-      failure(await call("PATCH", `${secrets}/absent`, {}, MERGE), 404, "NotFound");
-      failure(
-        await call("POST", "/api/v1/namespaces/no-such-namespace/secrets", secret("x")),
-        404,
-        "NotFound",
-      );
-      assert.equal((await open("GET", "/apis/no.such.group/v1/things")).statusCode, 404);
+    test("what does not exist is 404 and named, a resource that is not served is 404 without a name", async () => {
+      const secretsOfNobody = "/api/v1/namespaces/no-such-namespace/secrets";
+      for (const [answer, name] of [
+        [await call("GET", `${secrets}/absent`), "absent"],
+        [await call("DELETE", `${secrets}/absent`), "absent"],
+        [await call("PATCH", `${secrets}/absent`, {}, MERGE), "absent"],
+        [await call("POST", secretsOfNobody, secret("x")), "no-such-namespace"],
+      ] as const) {
+        failure(answer, 404, "NotFound");
+        assert.equal(answer.body.details.name, name);
+      }
+      for (const path of ["/apis/no.such.group/v1/things", "/apis/no.such.group/v1/things/absent"]) {
+        const unserved = await open("GET", path);
+        assert.equal(unserved.statusCode, 404);
+        assert.doesNotMatch(await text(unserved), /"name"/);
+      }
     });
 
     test("a wrong name, kind or body is refused", async () => {

@@ -4,9 +4,12 @@
 export class ApiStatus extends Error {
   readonly code: number;
   readonly reason: string;
+  /** Of what it is about; absent when that is no object. */
+  readonly details?: { readonly kind: string; readonly name: string };
 
-  constructor(code: number, reason: string, message: string) {
+  constructor(code: number, reason: string, message: string, details?: ApiStatus["details"]) {
     super(message);
+    if (details) this.details = details;
     this.code = code;
     this.reason = reason;
   }
@@ -19,13 +22,14 @@ export class ApiStatus extends Error {
       status: "Failure",
       message: this.message,
       reason: this.reason,
+      ...(this.details && { details: this.details }),
       code: this.code,
     };
   }
 }
 
 export const notFound = (what: string, name: string): ApiStatus =>
-  new ApiStatus(404, "NotFound", `${what} "${name}" not found`);
+  new ApiStatus(404, "NotFound", `${what} "${name}" not found`, { kind: what, name });
 export const alreadyExists = (what: string, name: string): ApiStatus =>
   new ApiStatus(409, "AlreadyExists", `${what} "${name}" already exists`);
 export const conflict = (what: string, name: string, why: string): ApiStatus =>
