@@ -628,6 +628,7 @@ for (const outcome of ["succeeds", "fails"] as const) {
     };
     const options = { ...deps.options, healthTimeoutMs: outcome === "fails" ? 10 : 5000 };
     deps = { ...deps, options, certificates: { ...certificates, ensure } };
+    seed.faults.inject({ method: "DELETE", times: 3 }, "reset");
     await run();
     assert.ok(writes().includes("create namespaces/shoot--foo--bar/managedresources"), "something was made");
     for (const kind of ["Extension", "ManagedResource", "Deployment"])

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { isDeepStrictEqual } from "node:util";
 import type { Cluster, Extension, OperationType } from "#api/gardener";
+import { sleep } from "#async";
 import { hasCode } from "#errors";
 import { NAMESPACES, type ObjectName, parseKey, type WorkOutcome } from "#kube";
 import { ExtensionError, goneMeanwhile } from "./errors.ts";
@@ -144,8 +145,18 @@ async function takeBack(deps: RunnerDeps, operation: Operation): Promise<void> {
   const logger = deps.logger.child({ namespace: name.namespace, operation: "Delete" });
   logger.warn("Extension was deleted in spite of its finalizer, taking back what was made for it");
   const run: Run = { extension, namespace: name.namespace, cluster, signal: stepSignal(signal, timeoutMs) };
-  for (const step of stepsOf("Delete", { force: isForceDeleted(cluster) }))
-    await step(run, { ...deps, logger });
+  for (;;) {
+    try {
+      for (const step of stepsOf("Delete", { force: isForceDeleted(cluster) }))
+        await step(run, { ...deps, logger });
+      return;
+    } catch (error) {
+      // There is no later run: the next one would find no Extension, and no reason to do anything.
+      run.signal.throwIfAborted();
+      logger.warn("what was made could not be taken back, will try again", { err: error });
+      await sleep(deps.options.pollIntervalMs, run);
+    }
+  }
 }
 
 async function reportProviderStatus(
