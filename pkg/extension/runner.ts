@@ -53,12 +53,12 @@ export async function runExtension(
   if (operation !== "Delete" && operation !== "Migrate" && !isOurs)
     extension = await addFinalizer(deps, name, extension, cancel);
   const now = clockFor(extension, deps.now);
-  const run = { operation, extension, name, cluster, signal, timeoutMs };
+  const asked = { operation, extension, name, cluster, signal, timeoutMs };
   try {
-    await runSteps({ ...deps, now }, run);
+    await runSteps({ ...deps, now }, asked);
   } catch (error) {
     if (!hasCode(error, "EXTENSION_GONE")) return stopOrRetry(error);
-    if (operation !== "Migrate") await takeBack(deps, run);
+    if (operation !== "Migrate") await takeBack(deps, asked);
     return undefined;
   }
   await conclude(deps, name, operation, cancel);
@@ -93,10 +93,8 @@ interface Operation extends Cancel {
 type WriteStatus = (patch: StatusPatch) => Promise<void>;
 
 /** Processing, then each step, then Succeeded; or Error, with the reason. */
-async function runSteps(
-  deps: RunnerDeps,
-  { operation, extension, name, cluster, signal, timeoutMs }: Operation,
-): Promise<void> {
+async function runSteps(deps: RunnerDeps, asked: Operation): Promise<void> {
+  const { operation, extension, name, cluster, signal } = asked;
   const generation = extension.metadata.generation ?? 0;
   const write: WriteStatus = async (patch) => {
     try {
@@ -107,7 +105,7 @@ async function runSteps(
   };
   const logger = deps.logger.child({ namespace: name.namespace, operation });
   await write(processing(operation, deps.now()));
-  const run: Run = { extension, namespace: name.namespace, cluster, signal: stepSignal(signal, timeoutMs) };
+  const run = startRun(asked);
   let detail: string | undefined;
   try {
     for (const step of stepsOf(operation, { force: isForceDeleted(cluster) })) {
@@ -131,23 +129,23 @@ async function runSteps(
   }
 }
 
-/** Of the steps: it leaves time to report that they took too long. */
-function stepSignal(signal: AbortSignal, timeoutMs: number): AbortSignal {
-  return AbortSignal.any([signal, AbortSignal.timeout(Math.max(1, timeoutMs - REPORT_RESERVE_MS))]);
+/** What steps begin with. Their signal leaves time to report that they took too long. */
+function startRun({ extension, name, cluster, signal, timeoutMs }: Operation): Run {
+  const limit = AbortSignal.timeout(Math.max(1, timeoutMs - REPORT_RESERVE_MS));
+  return { extension, namespace: name.namespace, cluster, signal: AbortSignal.any([signal, limit]) };
 }
 
 /**
  * Deletes what steps made for an Extension that is gone: an API server that decided to delete it while it had no
  * finalizer deletes it although it gets one before it is done, and then nobody asks for a Delete.
  */
-async function takeBack(deps: RunnerDeps, operation: Operation): Promise<void> {
-  const { extension, name, cluster, signal, timeoutMs } = operation;
-  const logger = deps.logger.child({ namespace: name.namespace, operation: "Delete" });
+async function takeBack(deps: RunnerDeps, asked: Operation): Promise<void> {
+  const run = startRun(asked);
+  const logger = deps.logger.child({ namespace: run.namespace, operation: "Delete" });
   logger.warn("Extension was deleted in spite of its finalizer, taking back what was made for it");
-  const run: Run = { extension, namespace: name.namespace, cluster, signal: stepSignal(signal, timeoutMs) };
   for (;;) {
     try {
-      for (const step of stepsOf("Delete", { force: isForceDeleted(cluster) }))
+      for (const step of stepsOf("Delete", { force: isForceDeleted(run.cluster) }))
         await step(run, { ...deps, logger });
       return;
     } catch (error) {
