@@ -51,10 +51,12 @@ const MAX_MESSAGE_LENGTH = 1000;
 export function errorOfStatus(what: string, status: number, body: StatusBody | undefined): KubeError {
   const reason = typeof body?.reason === "string" ? body.reason : undefined;
   const told = typeof body?.message === "string" ? `: ${body.message.slice(0, MAX_MESSAGE_LENGTH)}` : "";
-  const isUnserved = status === 404 && !namesObject(body);
+  const code = codeOfStatus(status, reason, body);
+  const isUnserved = status === 404 && code !== "KUBE_NOT_FOUND";
+  const meaning = isUnserved ? "; the API server does not serve it (yet)" : "";
   return new KubeError({
-    code: isUnserved ? "KUBE_UNAVAILABLE" : codeOfStatus(status, reason),
-    message: `${what} was answered with ${status}${told}${isUnserved ? "; the API server does not serve it (yet)" : ""}`,
+    code,
+    message: `${what} was answered with ${status}${told}${meaning}`,
     status,
     reason,
   });
@@ -69,14 +71,18 @@ function namesObject(body: StatusBody | undefined): boolean {
   return typeof name === "string" && name !== "";
 }
 
-function codeOfStatus(status: number, reason: string | undefined): KubeErrorCode {
+function codeOfStatus(
+  status: number,
+  reason: string | undefined,
+  body: StatusBody | undefined,
+): KubeErrorCode {
   switch (status) {
     case 401:
       return "KUBE_UNAUTHORIZED";
     case 403:
       return "KUBE_FORBIDDEN";
     case 404:
-      return "KUBE_NOT_FOUND";
+      return namesObject(body) ? "KUBE_NOT_FOUND" : "KUBE_UNAVAILABLE";
     case 409:
       return reason === "AlreadyExists" ? "KUBE_ALREADY_EXISTS" : "KUBE_CONFLICT";
     case 410:
