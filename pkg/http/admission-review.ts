@@ -78,10 +78,10 @@ export async function answerReview(
   options: ReviewOptions,
 ): Promise<AdmissionReview> {
   const maxBytes = options.maxBodyBytes ?? MAX_REVIEW_BYTES;
-  if (Buffer.byteLength(body) > maxBytes) {
+  const bytes = bytesOf(body);
+  if (bytes.length > maxBytes) {
     return answer(VERSIONS[0] as string, "", deny(413, `the body is larger than ${maxBytes} bytes`));
   }
-  const bytes = bytesOf(body);
   const review = (judge.readsOldObject ? undefined : readHead(bytes)) ?? readReview(bytes.toString());
   if (typeof review === "string") return answer(VERSIONS[0] as string, "", deny(400, review));
   const { apiVersion, request } = review;

@@ -77,14 +77,14 @@ export function createHTTPServer(deps: HTTPServerDeps, options: HTTPServerOption
     signal: AbortSignal,
   ): Promise<void> => {
     let heardMs = performance.now();
-    request.once("end", () => (heardMs = performance.now()));
+    if (deps.onAnswered) request.once("end", () => (heardMs = performance.now()));
     const path = (request.url ?? "").split("?", 1)[0] as string;
     const answer = await answerTo(request, path, signal).catch((error: unknown) => {
       if (!response.destroyed) logger.error("request failed", { path: path.slice(0, 200), err: error });
       return problem(500, "internal error");
     });
-    // A client that is not heard to its end would take what it still sends for the next request.
     const sizeBytes = Buffer.byteLength(answer.body);
+    // A client that is not heard to its end would take what it still sends for the next request.
     const closes = draining?.aborted === true || !request.complete;
     response.writeHead(answer.status, {
       ...answer.headers,
