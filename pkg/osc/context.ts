@@ -122,15 +122,3 @@ function parseStatus(raw: unknown): SpegelStatus {
     throw new OSCError({ code: "OSC_STATUS_INVALID", message: error.message });
   }
 }
-
-/** Made once for settings, which are the same object for all node configurations of a Shoot. */
-export function oncePerNode<T>(make: (node: NodeSettings) => T): (node: NodeSettings) => T {
-  const made = new WeakMap<NodeSettings, { readonly value: T }>();
-  return (node) => {
-    const known = made.get(node);
-    if (known) return known.value;
-    const value = make(node);
-    made.set(node, { value });
-    return value;
-  };
-}

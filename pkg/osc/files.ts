@@ -10,8 +10,9 @@ import {
   SPEGEL_BINARY_PATH_IN_IMAGE,
   SPEGEL_LIBRARIES,
 } from "#nodelayout";
-import { type NodeSettings, oncePerNode } from "./context.ts";
+import type { NodeSettings } from "./context.ts";
 import { removeFile, upsertFile } from "./draft.ts";
+import { oncePerNode } from "./once-per-node.ts";
 
 const MODE_EXECUTABLE = 0o755;
 const MODE_PUBLIC = 0o644;

@@ -15,10 +15,11 @@ import {
   TEXTFILE_DIRECTORY,
   TEXTFILE_NAME,
 } from "#nodelayout";
-import { type NodeSettings, oncePerNode } from "./context.ts";
+import type { NodeSettings } from "./context.ts";
 import { upsertFile, upsertUnit } from "./draft.ts";
 import { CERTIFICATE_PATHS, hasConfiguration, scriptFile } from "./files.ts";
 import { METRICS_SCRIPT } from "./metrics-script.ts";
+import { oncePerNode } from "./once-per-node.ts";
 
 const STATE_ROOT = "/var/lib/";
 const SCRIPT = scriptFile(SPEGEL_METRICS_SCRIPT_PATH, METRICS_SCRIPT);
