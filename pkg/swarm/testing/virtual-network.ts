@@ -2,7 +2,7 @@
 import type { Connection, Stream } from "@libp2p/interface";
 import { multiaddr } from "@multiformats/multiaddr";
 import { type Contact, contactOf, createContact } from "../contact.ts";
-import { type ContactIndex, createContactIndex } from "../contact-index.ts";
+import { createContactIndex } from "../contact-index.ts";
 import { SwarmError } from "../errors.ts";
 import type { Host, HostOptions } from "../host.ts";
 import { type Endpoint, parseEndpoint } from "../ip-address.ts";
@@ -345,7 +345,7 @@ function randomTarget(): Buffer {
 }
 
 interface Buckets {
-  readonly contacts: Omit<ContactIndex, "set" | "delete">;
+  readonly contacts: Host["table"];
   add(contact: Contact): Promise<boolean>;
   remove(contact: Contact): boolean;
 }
