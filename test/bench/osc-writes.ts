@@ -34,16 +34,16 @@ const durationMs = Number(values.seconds) * 1000;
 const WITHIN = /^registry_spegel_webhook_duration_seconds_bucket\{le="(0\.01|\+Inf)"\} (\S+)$/gm;
 const METRIC = /^apiserver_admission_webhook_admission_duration_seconds_(sum|count)\{([^}]*)\} (\S+)$/gm;
 
-const own = values["webhook-processor"];
-const others = Array.from({ length: availableParallelism() }, (_, index) => String(index)).filter(
-  (each) => each !== own,
-);
-if (own !== undefined) pin(process.pid, others.join(",")); // what is started stays there
+const webhookProcessor = values["webhook-processor"];
+if (webhookProcessor !== undefined) {
+  const all = Array.from({ length: availableParallelism() }, (_, index) => String(index));
+  pin(process.pid, all.filter((each) => each !== webhookProcessor).join(",")); // what is started stays there
+}
 
 await using landscape = await startLandscape({ lifetimeMs: 1_800_000 });
 await using installation = await installExtension(landscape);
 await using replica = await installation.spawn();
-if (own !== undefined) pin(replica.process.pid, own);
+if (webhookProcessor !== undefined) pin(replica.process.pid, webhookProcessor);
 const { gardenlet, seed } = landscape;
 const namespaces = { without: await gardenlet.addShoot(), with: await gardenlet.addShoot() };
 await gardenlet.enable(namespaces.with);
